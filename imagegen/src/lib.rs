@@ -1,0 +1,3 @@
+//! Footbridge's image builder.
+
+pub mod tree;
