@@ -5,9 +5,14 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod report;
+
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use crate::addr::{IfIndex, MacAddr, Side};
+
+pub use report::{HostReport, InterfaceReport, Report};
 
 /// Everything the engine can be told.
 #[derive(Debug)]
@@ -17,11 +22,21 @@ pub enum Input<'a> {
     /// One change reported by netlink.
     Kernel(KernelEvent),
     /// The kernel refused a change (`errno` is positive).
-    Refused { change: Change, errno: i32 },
+    Refused {
+        /// The change.
+        change: Change,
+        /// The kernel's error number.
+        errno: i32,
+    },
     /// Port 67 could not be held: another program serves or relays DHCP on this machine.
     Port67Taken,
     /// A frame received on a side, as the packet socket gave it (`wire` decodes it before any policy sees it).
-    Frame { side: Side, bytes: &'a [u8] },
+    Frame {
+        /// The side.
+        side: Side,
+        /// The frame, without FCS.
+        bytes: &'a [u8],
+    },
     /// A deadline passed.
     Tick,
     /// The process was asked to end: give everything back.
@@ -33,18 +48,34 @@ pub enum Input<'a> {
 pub enum Action {
     /// Open a packet socket (ARP, and UDP to ports 67 and 68) on the interface; `promiscuous` lasts as long as the socket.
     OpenPort {
+        /// The side.
         side: Side,
+        /// The interface.
         index: IfIndex,
+        /// Whether to hold promiscuous membership.
         promiscuous: bool,
     },
     /// Close that socket.
-    ClosePort { side: Side },
+    ClosePort {
+        /// The side.
+        side: Side,
+    },
     /// Send a complete Ethernet frame out of a side.
-    Send { side: Side, frame: Vec<u8> },
+    Send {
+        /// The side.
+        side: Side,
+        /// The frame, without FCS.
+        frame: Vec<u8>,
+    },
     /// Change the kernel's state.
     Apply(Change),
     /// The state shown to people and to the service manager changed.
-    StateChanged { from: BridgeState, to: BridgeState },
+    StateChanged {
+        /// The state left.
+        from: BridgeState,
+        /// The state entered.
+        to: BridgeState,
+    },
     /// Everything was given back; the process may end.
     Finished,
 }
@@ -55,29 +86,63 @@ pub enum Change {
     /// Set the interface administratively up.
     SetUp(IfIndex),
     /// Add `address`/32 to the interface, marked as ours (`IFA_PROTO`), without a prefix route.
-    AddAddress { index: IfIndex, address: Ipv4Addr },
+    AddAddress {
+        /// The interface.
+        index: IfIndex,
+        /// The address.
+        address: Ipv4Addr,
+    },
     /// Remove our `address`/32 from the interface.
-    RemoveAddress { index: IfIndex, address: Ipv4Addr },
+    RemoveAddress {
+        /// The interface.
+        index: IfIndex,
+        /// The address.
+        address: Ipv4Addr,
+    },
     /// Add or replace the link-scope route to `host`/32, marked as ours (`RTA_PROTO`), preferring `source`.
     AddRoute {
+        /// The interface.
         index: IfIndex,
+        /// The host.
         host: Ipv4Addr,
+        /// The preferred source address.
         source: Ipv4Addr,
     },
     /// Remove our route to `host`/32.
-    RemoveRoute { index: IfIndex, host: Ipv4Addr },
+    RemoveRoute {
+        /// The interface.
+        index: IfIndex,
+        /// The host.
+        host: Ipv4Addr,
+    },
     /// Add or replace the neighbour entry, reachable, marked as ours (`NDA_PROTOCOL`).
     SetNeighbour {
+        /// The interface.
         index: IfIndex,
+        /// The host.
         host: Ipv4Addr,
+        /// The host's hardware address.
         mac: MacAddr,
     },
     /// Remove the neighbour entry.
-    RemoveNeighbour { index: IfIndex, host: Ipv4Addr },
+    RemoveNeighbour {
+        /// The interface.
+        index: IfIndex,
+        /// The host.
+        host: Ipv4Addr,
+    },
     /// Set a sysctl, remembering (also across a kill) the value it had; see `Sysctl`.
-    HoldSysctl { sysctl: Sysctl, value: u8 },
+    HoldSysctl {
+        /// Which one.
+        sysctl: Sysctl,
+        /// The value to hold.
+        value: u8,
+    },
     /// Give a held sysctl its remembered value back.
-    ReleaseSysctl { sysctl: Sysctl },
+    ReleaseSysctl {
+        /// Which one.
+        sysctl: Sysctl,
+    },
 }
 
 /// `net.ipv4.conf.<interface>.<setting>`; no interface means `all`.
@@ -176,4 +241,60 @@ pub enum BridgeState {
     Loop,
     /// Asked to end.
     Stopping,
+}
+
+/// What the engine is told once, by the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Name of the interface that is a member of the network.
+    pub uplink: String,
+    /// Name of the interface whose hosts are to become members.
+    pub downlink: String,
+    /// A DHCP request that already passed this many relays is dropped (D1).
+    pub dhcp_max_hops: u8,
+}
+
+impl Settings {
+    /// Returns the settings for two interfaces, everything else at its default.
+    pub fn new(uplink: impl Into<String>, downlink: impl Into<String>) -> Settings {
+        Settings {
+            uplink: uplink.into(),
+            downlink: downlink.into(),
+            dhcp_max_hops: 16,
+        }
+    }
+}
+
+/// The bridge's decisions: what it knows, and what follows from what it is told.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    state: BridgeState,
+}
+
+impl Engine {
+    /// Returns an engine that knows nothing of the kernel yet; `seed` spreads its timers.
+    pub fn new(settings: Settings, _seed: u64, _now: Instant) -> Engine {
+        Engine {
+            settings,
+            state: BridgeState::WaitingForUplink,
+        }
+    }
+
+    /// Takes one input and appends what is to be done, in the order in which it must be done.
+    pub fn handle(&mut self, input: Input<'_>, _now: Instant, actions: &mut Vec<Action>) {
+        if matches!(input, Input::Stop) {
+            actions.push(Action::Finished);
+        }
+    }
+
+    /// Returns when `Input::Tick` is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Returns what `footbridge status` shows.
+    pub fn report(&self, _now: Instant) -> Report {
+        Report::new(self.state, &self.settings)
+    }
 }
