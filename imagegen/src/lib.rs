@@ -1,3 +1,6 @@
 //! Footbridge's image builder.
 
+pub mod board;
+pub mod credentials;
+pub mod site;
 pub mod tree;
