@@ -1,1 +1,11 @@
 //! The integration tests of imagegen, one binary.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says on stderr what it skipped"
+)]
+
+mod readers;
+mod writers;
+mod writers_disk;
+mod writers_fat;

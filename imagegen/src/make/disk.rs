@@ -1,0 +1,236 @@
+//! Puts the finished parts together into a disk image; the only place that writes the final file.
+//!
+//! The image grows in a temporary file beside the final one and gets its name when it is complete and on the disk. An
+//! interrupted or failed build therefore never leaves half an image under that name. The file is readable by its
+//! owner alone, because the site settings in it hold the network's key. Holes stay holes.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+use thiserror::Error;
+
+use crate::make::fat::{FatError, FatLabel, FatOptions, write_fat32};
+use crate::plan::disk::{DiskLayout, Extent};
+use crate::tree::Tree;
+
+/// What goes into an image.
+#[derive(Clone, Debug)]
+pub struct DiskParts<'a> {
+    /// The files of the boot partition.
+    pub boot: &'a Tree,
+    /// The name of the boot partition.
+    pub boot_label: FatLabel,
+    /// Time of everything on the boot partition, seconds since 1970.
+    pub time: u32,
+    /// The root file system, as it goes into its partition.
+    pub root: &'a [u8],
+}
+
+/// Why an image was not written. Nothing is left behind.
+#[derive(Debug, Error)]
+pub enum DiskError {
+    /// Something that is not a file has the name.
+    #[error("{} is not a regular file, so no image is written there", .0.display())]
+    NotAFile(PathBuf),
+    /// There is no such directory, or no permission.
+    #[error("failed to create a temporary file in {}", directory.display())]
+    Create {
+        /// Where.
+        directory: PathBuf,
+        /// What the system said.
+        #[source]
+        err: io::Error,
+    },
+    /// No space is left.
+    #[error("no space left in {}: the image takes up to {needed} bytes", directory.display())]
+    NoSpace {
+        /// Where.
+        directory: PathBuf,
+        /// Size of the image.
+        needed: u64,
+    },
+    /// Writing failed otherwise.
+    #[error("failed to write {}", path.display())]
+    Write {
+        /// The image.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        err: io::Error,
+    },
+    /// The boot partition could not be made.
+    #[error("failed to make the boot partition")]
+    Boot(#[source] FatError),
+    /// The layout was made for a smaller root.
+    #[error("the root file system of {size} bytes does not fit its partition of {partition} bytes")]
+    RootTooLarge {
+        /// Bytes of the root.
+        size: u64,
+        /// Bytes of its partition.
+        partition: u64,
+    },
+}
+
+/// Writes an image; an older one of that name is replaced in one step.
+pub fn write_disk(
+    path: &Path,
+    layout: &DiskLayout,
+    parts: &DiskParts<'_>,
+) -> Result<(), DiskError> {
+    let path = final_path(path)?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let explain = |err| explain_write(err, &path, &directory, layout);
+
+    let mut image = create_temporary(&path, &directory)?;
+    write_parts(image.as_file_mut(), layout, parts).map_err(|err| match err {
+        PartError::Io(err) | PartError::Boot(FatError::Write(err)) => explain(err),
+        PartError::Boot(err) => DiskError::Boot(err),
+        PartError::RootTooLarge { size, partition } => DiskError::RootTooLarge { size, partition },
+    })?;
+    image.as_file().sync_all().map_err(explain)?;
+    image.persist(&path).map_err(|err| explain(err.error))?;
+    File::open(&directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(explain)
+}
+
+/// A device or directory is not to be replaced by a file; a link is followed, so that the link stays.
+fn final_path(path: &Path) -> Result<PathBuf, DiskError> {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Err(DiskError::NotAFile(path.to_owned())),
+        Ok(_) => fs::canonicalize(path).map_err(|err| DiskError::Write {
+            path: path.to_owned(),
+            err,
+        }),
+        // Whatever else is wrong with it shows when the temporary file is made.
+        Err(_) => Ok(path.to_owned()),
+    }
+}
+
+/// `tempfile` makes it with mode 0600 and removes it when it is dropped.
+fn create_temporary(path: &Path, directory: &Path) -> Result<NamedTempFile, DiskError> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| DiskError::NotAFile(path.to_owned()))?;
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(name);
+    prefix.push(".");
+    tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(".part")
+        .tempfile_in(directory)
+        .map_err(|err| DiskError::Create {
+            directory: directory.to_owned(),
+            err,
+        })
+}
+
+fn explain_write(err: io::Error, path: &Path, directory: &Path, layout: &DiskLayout) -> DiskError {
+    match err.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskError::NoSpace {
+            directory: directory.to_owned(),
+            needed: layout.total,
+        },
+        _ => DiskError::Write {
+            path: path.to_owned(),
+            err,
+        },
+    }
+}
+
+/// What can go wrong before it is known which file it was.
+enum PartError {
+    Io(io::Error),
+    Boot(FatError),
+    RootTooLarge { size: u64, partition: u64 },
+}
+
+impl From<io::Error> for PartError {
+    fn from(err: io::Error) -> Self {
+        Self::Io(err)
+    }
+}
+
+fn write_parts(
+    file: &mut File,
+    layout: &DiskLayout,
+    parts: &DiskParts<'_>,
+) -> Result<(), PartError> {
+    let root_size = parts.root.len() as u64;
+    if root_size > layout.root.size {
+        return Err(PartError::RootTooLarge {
+            size: root_size,
+            partition: layout.root.size,
+        });
+    }
+    file.set_len(layout.total)?;
+    file.write_all(&layout.partition_table().encode())?;
+
+    let options = FatOptions {
+        size: layout.boot.size,
+        first_sector: layout.boot.first_sector(),
+        volume_id: layout.signature.number(),
+        label: parts.boot_label.clone(),
+        time: parts.time,
+    };
+    let boot = Section::of(file, layout.boot)?;
+    write_fat32(parts.boot, &options, boot).map_err(PartError::Boot)?;
+
+    file.seek(SeekFrom::Start(layout.root.offset))?;
+    file.write_all(parts.root)?;
+    Ok(())
+}
+
+/// A partition that looks like a file of its own; it cannot be left.
+struct Section<'a> {
+    file: BufWriter<&'a mut File>,
+    extent: Extent,
+    /// Kept here, because asking the buffer for it would empty the buffer.
+    position: u64,
+}
+
+impl<'a> Section<'a> {
+    fn of(file: &'a mut File, extent: Extent) -> io::Result<Self> {
+        file.seek(SeekFrom::Start(extent.offset))?;
+        Ok(Self {
+            file: BufWriter::new(file),
+            extent,
+            position: 0,
+        })
+    }
+}
+
+impl Write for Section<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = usize::try_from(self.extent.size - self.position).unwrap_or(usize::MAX);
+        let written = self.file.write(&bytes[..room.min(bytes.len())])?;
+        self.position += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for Section<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.extent.size.checked_add_signed(by),
+        };
+        let target = target.filter(|at| *at <= self.extent.size).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "seek out of the partition")
+        })?;
+        self.file
+            .seek(SeekFrom::Start(self.extent.offset + target))?;
+        self.position = target;
+        Ok(target)
+    }
+}

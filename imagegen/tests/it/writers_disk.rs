@@ -1,0 +1,205 @@
+//! The whole disk image: other people's partition tools, and what is left behind when writing fails.
+
+use std::fs;
+use std::io::Cursor;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use expect_test::expect;
+use imagegen::inspect::fat::Fat;
+use imagegen::make::disk::{DiskParts, write_disk};
+use imagegen::make::fat::FatLabel;
+use imagegen::make::squashfs::{SquashfsOptions, write_squashfs};
+use imagegen::plan::disk::{DiskLayout, DiskSignature, DiskSizes};
+use imagegen::tree::{Node, Tree};
+
+use crate::readers::{available, run};
+use crate::writers::{TIME, noise, plain_tree};
+
+fn root() -> Vec<u8> {
+    let mut root = Cursor::new(Vec::new());
+    write_squashfs(
+        &plain_tree(),
+        &SquashfsOptions {
+            zstd_level: 1,
+            ..SquashfsOptions::at(TIME)
+        },
+        &mut root,
+    )
+    .unwrap();
+    root.into_inner()
+}
+
+fn layout(root: &[u8]) -> DiskLayout {
+    let sizes = DiskSizes {
+        boot: 64 << 20,
+        root: root.len() as u64,
+    };
+    DiskLayout::new(DiskSignature::derive(b"pi3"), sizes).unwrap()
+}
+
+fn parts<'a>(boot: &'a Tree, root: &'a [u8]) -> DiskParts<'a> {
+    DiskParts {
+        boot,
+        boot_label: FatLabel::new("BOOT").unwrap(),
+        time: TIME,
+        root,
+    }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn partition_tools_and_readers_agree_with_the_image() {
+    if !available(
+        "partition_tools_and_readers_agree_with_the_image",
+        &["sfdisk", "fsck.fat", "mdir", "unsquashfs"],
+    ) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let (boot, root) = (plain_tree(), root());
+    write_disk(
+        &scratch.path().join("card.img"),
+        &layout(&root),
+        &parts(&boot, &root),
+    )
+    .unwrap();
+    run(scratch.path(), "sfdisk", &["--verify", "card.img"]);
+    expect![[r#"
+        {
+           "partitiontable": {
+              "label": "dos",
+              "id": "0xc02d45e7",
+              "device": "card.img",
+              "unit": "sectors",
+              "sectorsize": 512,
+              "partitions": [
+                 {
+                    "node": "card.img1",
+                    "start": 8192,
+                    "size": 131072,
+                    "type": "c"
+                 },{
+                    "node": "card.img2",
+                    "start": 139264,
+                    "size": 8192,
+                    "type": "83"
+                 }
+              ]
+           }
+        }
+    "#]]
+    .assert_eq(&run(scratch.path(), "sfdisk", &["--json", "card.img"]));
+    let image = fs::read(scratch.path().join("card.img")).unwrap();
+    fs::write(scratch.path().join("boot.fat"), &image[4 << 20..68 << 20]).unwrap();
+    run(scratch.path(), "fsck.fat", &["-n", "boot.fat"]);
+    assert!(run(scratch.path(), "mdir", &["-i", "card.img@@4M", "::/names"]).contains("café [x]"));
+    run(
+        scratch.path(),
+        "unsquashfs",
+        &["-o", "71303168", "-lls", "card.img"],
+    );
+}
+
+#[test]
+fn an_image_is_private_sparse_and_the_same_every_time() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (boot, root) = (plain_tree(), root());
+    let path = scratch.path().join("card.img");
+    write_disk(&path, &layout(&root), &parts(&boot, &root)).unwrap();
+    let first = fs::read(&path).unwrap();
+    let metadata = fs::metadata(&path).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+    assert_eq!(metadata.len(), layout(&root).total);
+    let used = metadata.blocks() * 512;
+    assert!(
+        used < boot.total_size() + root.len() as u64 + (2 << 20),
+        "{used} bytes on the disk"
+    );
+    write_disk(&path, &layout(&root), &parts(&boot, &root)).unwrap();
+    assert!(first == fs::read(&path).unwrap());
+    assert_eq!(names(scratch.path()), ["card.img"]);
+    assert_eq!(
+        Fat::open_image(Cursor::new(first)).unwrap().tree().unwrap(),
+        boot
+    );
+}
+
+#[test]
+fn a_link_to_an_image_stays_a_link() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::create_dir(scratch.path().join("real")).unwrap();
+    fs::write(scratch.path().join("real/card.img"), "old").unwrap();
+    symlink("real/card.img", scratch.path().join("link.img")).unwrap();
+    let root = noise(5000);
+    write_disk(
+        &scratch.path().join("link.img"),
+        &layout(&root),
+        &parts(&Tree::new(), &root),
+    )
+    .unwrap();
+    assert!(
+        fs::symlink_metadata(scratch.path().join("link.img"))
+            .unwrap()
+            .is_symlink()
+    );
+    assert_eq!(
+        fs::metadata(scratch.path().join("real/card.img"))
+            .unwrap()
+            .len(),
+        layout(&root).total
+    );
+}
+
+#[test]
+fn a_failure_leaves_the_old_image_and_nothing_else() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("card.img");
+    fs::write(&path, "old").unwrap();
+    let root = noise(5000);
+    let mut linked = Tree::new();
+    linked.insert("link", Node::symlink("x")).unwrap();
+    let too_large = noise(5 << 20);
+    for (boot, content, expected) in [
+        (&linked, &root, expect!["failed to make the boot partition"]),
+        (
+            &Tree::new(),
+            &too_large,
+            expect![
+                "the root file system of 5242880 bytes does not fit its partition of 4194304 bytes"
+            ],
+        ),
+    ] {
+        let err = write_disk(&path, &layout(&root), &parts(boot, content)).unwrap_err();
+        expected.assert_eq(&err.to_string());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(scratch.path()), ["card.img"]);
+    }
+}
+
+#[test]
+fn what_is_not_a_file_is_not_replaced() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = noise(5000);
+    let write = |path: &Path| {
+        write_disk(path, &layout(&root), &parts(&Tree::new(), &root))
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        write(Path::new("/dev/null")),
+        "/dev/null is not a regular file, so no image is written there"
+    );
+    assert!(write(scratch.path()).ends_with("is not a regular file, so no image is written there"));
+    assert!(
+        write(&scratch.path().join("none/card.img"))
+            .starts_with("failed to create a temporary file in ")
+    );
+    assert!(names(scratch.path()).is_empty());
+}
