@@ -1,6 +1,10 @@
-//! Doing what a plan says. Every writer takes a [`Tree`](crate::tree::Tree) and bytes come out; none runs a program or needs root.
+//! Doing what a plan says, in two halves: packages come in over `fetch` (the only network) and are unpacked into a [`Tree`](crate::tree::Tree);
+//! every writer takes a tree and bytes come out. None runs a program or needs root.
 
+pub mod deb;
 pub mod disk;
 pub mod fat;
+pub mod fetch;
 pub mod initramfs;
+pub mod release;
 pub mod squashfs;

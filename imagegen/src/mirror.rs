@@ -1,0 +1,286 @@
+//! Where packages come from: the base addresses of Debian's archive and of its security archive.
+//!
+//! Parses what the host's own package manager is told (`.sources` in deb822 form and one-line `sources.list`); reading those files is
+//! `make::fetch`'s part. Nothing here is trusted: whatever a mirror serves is held against Debian's signatures.
+
+use crate::deb822;
+
+/// The mirror used when neither the user nor the host names one: a university's, which carries the security archive too.
+pub const FALLBACK_MIRROR: &str = "https://mirrors.ocf.berkeley.edu/debian";
+
+/// The base addresses of the two archives, without a trailing slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Base of the main archive, the parent of `dists/trixie`.
+    pub archive: String,
+    /// Base of the security archive, the parent of `dists/trixie-security`.
+    pub security: String,
+}
+
+/// One of Debian's two archives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Archive {
+    /// Releases, their updates and backports.
+    Main,
+    /// Security updates.
+    Security,
+}
+
+impl Archive {
+    /// Returns the archive that serves a suite: `<codename>-security` lives in the security archive, all others in the main one.
+    pub fn of_suite(suite: &str) -> Self {
+        if suite.ends_with("-security") {
+            Archive::Security
+        } else {
+            Archive::Main
+        }
+    }
+}
+
+impl Mirror {
+    /// Takes a mirror of the main archive and supposes the security archive beside it, as mirrors lay it out.
+    pub fn from_url(url: &str) -> Self {
+        let archive = url.trim_end_matches('/').to_owned();
+        Mirror {
+            security: format!("{archive}-security"),
+            archive,
+        }
+    }
+
+    /// Returns the base address of one of the archives.
+    pub fn base(&self, archive: Archive) -> &str {
+        match archive {
+            Archive::Main => &self.archive,
+            Archive::Security => &self.security,
+        }
+    }
+
+    /// Finds Debian's mirrors in the contents of a host's source lists, whatever release of Debian the host runs; `None` if there is no
+    /// mirror of the main archive. Entries of other projects, other schemes than http(s) and switched-off entries are passed over.
+    pub fn from_apt_sources(contents: &[String]) -> Option<Self> {
+        let entries: Vec<Entry> = contents
+            .iter()
+            .flat_map(|text| parse_entries(text))
+            .filter(Entry::is_debian)
+            .collect();
+        let first_of = |wanted| {
+            entries
+                .iter()
+                .find(|entry| entry.archive() == wanted)
+                .map(|entry| entry.uri.clone())
+        };
+        let mirror = Mirror::from_url(&first_of(Archive::Main)?);
+        Some(Mirror {
+            security: first_of(Archive::Security).unwrap_or(mirror.security),
+            ..mirror
+        })
+    }
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        Mirror::from_url(FALLBACK_MIRROR)
+    }
+}
+
+/// One address with one suite, as either format says it.
+struct Entry {
+    uri: String,
+    suite: String,
+    components: Vec<String>,
+    signed_by: Option<String>,
+}
+
+impl Entry {
+    /// Tells Debian's own archives from others that only look like them, such as a vendor's `https://example.org/debian trixie main`
+    /// (they name their own key) or `.../linux/debian trixie stable` (they have no `main`).
+    fn is_debian(&self) -> bool {
+        let web = self.uri.starts_with("http://") || self.uri.starts_with("https://");
+        let own_key = self
+            .signed_by
+            .as_ref()
+            .is_none_or(|path| path.contains("debian-archive"));
+        let vendor = ["raspbian", "raspberrypi", "ubuntu"]
+            .iter()
+            .any(|name| self.uri.contains(name));
+        web && own_key
+            && !vendor
+            && is_debian_suite(&self.suite)
+            && self.components.iter().any(|name| name == "main")
+    }
+
+    fn archive(&self) -> Archive {
+        // Before Debian 11 the security suite was called `buster/updates`.
+        if self.suite.ends_with("/updates") {
+            Archive::Security
+        } else {
+            Archive::of_suite(&self.suite)
+        }
+    }
+}
+
+fn is_debian_suite(suite: &str) -> bool {
+    const NAMES: [&str; 12] = [
+        "buster",
+        "bullseye",
+        "bookworm",
+        "trixie",
+        "forky",
+        "duke",
+        "sid",
+        "unstable",
+        "testing",
+        "stable",
+        "oldstable",
+        "oldoldstable",
+    ];
+    const PARTS: [&str; 5] = ["", "-updates", "-security", "/updates", "-backports"];
+    NAMES.iter().any(|name| {
+        suite
+            .strip_prefix(name)
+            .is_some_and(|part| PARTS.contains(&part))
+    })
+}
+
+fn parse_entries(text: &str) -> Vec<Entry> {
+    let one_line = text
+        .lines()
+        .any(|line| matches!(line.split_whitespace().next(), Some("deb" | "deb-src")));
+    if one_line {
+        text.lines().filter_map(parse_line).collect()
+    } else {
+        parse_stanzas(text)
+    }
+}
+
+/// Parses `deb [options] uri suite component...`.
+fn parse_line(line: &str) -> Option<Entry> {
+    let line = line.split('#').next().unwrap_or_default().trim();
+    let rest = line
+        .strip_prefix("deb")?
+        .strip_prefix([' ', '\t'])?
+        .trim_start();
+    let (options, rest) = match rest.strip_prefix('[') {
+        Some(bracket) => bracket.split_once(']')?,
+        None => ("", rest),
+    };
+    let signed_by = options
+        .split_whitespace()
+        .find_map(|option| option.strip_prefix("signed-by="));
+    let mut words = rest.split_whitespace();
+    Some(Entry {
+        uri: words.next()?.trim_end_matches('/').to_owned(),
+        suite: words.next()?.to_owned(),
+        components: words.map(str::to_owned).collect(),
+        signed_by: signed_by.map(str::to_owned),
+    })
+}
+
+fn parse_stanzas(text: &str) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for stanza in deb822::stanzas(text) {
+        let words = |name| {
+            stanza
+                .field(name)
+                .unwrap_or_default()
+                .split_whitespace()
+                .filter(|word| *word != "#")
+        };
+        let enabled = stanza
+            .field("Enabled")
+            .is_none_or(|value| !value.eq_ignore_ascii_case("no"));
+        if !enabled || !words("Types").any(|word| word == "deb") {
+            continue;
+        }
+        for uri in words("URIs") {
+            entries.extend(words("Suites").map(|suite| Entry {
+                uri: uri.trim_end_matches('/').to_owned(),
+                suite: suite.to_owned(),
+                components: words("Components").map(str::to_owned).collect(),
+                signed_by: stanza.field("Signed-By").map(str::to_owned),
+            }));
+        }
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(contents: &[&str], expected: Expect) {
+        let contents: Vec<String> = contents.iter().map(|text| (*text).to_owned()).collect();
+        expected.assert_eq(&match Mirror::from_apt_sources(&contents) {
+            None => "none".to_owned(),
+            Some(Mirror { archive, security }) => format!("{archive} {security}"),
+        });
+    }
+
+    #[test]
+    fn deb822_sources_with_a_comment_between_the_fields() {
+        check(
+            &[
+                "Types: deb\n# pinned once\nURIs: http://mirror.example/debian/\nSuites: bookworm bookworm-updates\nComponents: main\n\
+               Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n\
+               Types: deb deb-src\nURIs: http://sec.example/debian-security\nSuites: bookworm-security\nComponents: main\n",
+            ],
+            expect!["http://mirror.example/debian http://sec.example/debian-security"],
+        );
+    }
+
+    #[test]
+    fn one_line_sources_with_options_and_a_compact_disc() {
+        check(
+            &[
+                "# deb http://old.example/debian trixie main\ndeb cdrom:[Debian 13]/ trixie main\n\
+               deb-src https://src.example/debian trixie main\ndeb [arch=amd64 trusted=no] https://m.example/debian/ trixie main contrib # near\n",
+            ],
+            expect!["https://m.example/debian https://m.example/debian-security"],
+        );
+        check(
+            &[
+                "deb http://sec.example/debian-security buster/updates main\n",
+                "deb http://m.example/debian stable main\n",
+            ],
+            expect!["http://m.example/debian http://sec.example/debian-security"],
+        );
+    }
+
+    #[test]
+    fn others_archives_are_passed_over() {
+        check(
+            &[
+                "deb [signed-by=/etc/apt/keyrings/docker.asc] https://vendor.example/linux/debian trixie stable\n",
+                "deb http://archive.raspberrypi.example/debian/ bookworm main\n",
+                "Types: deb\nURIs: https://vendor.example/debian\nSuites: trixie\nComponents: main\nSigned-By: /usr/share/keyrings/vendor.gpg\n",
+                "deb http://archive.ubuntu.example/ubuntu noble main universe\n",
+                "Types: deb\nEnabled: no\nURIs: https://off.example/debian\nSuites: trixie\nComponents: main\n",
+                "deb mirror+file:/etc/apt/mirrors/debian.list trixie main\n",
+            ],
+            expect!["none"],
+        );
+    }
+
+    #[test]
+    fn a_given_address_implies_the_security_archive_beside_it() {
+        let mirror = Mirror::from_url("http://m.example/debian/");
+        assert_eq!(
+            mirror.base(Archive::of_suite("trixie-updates")),
+            "http://m.example/debian"
+        );
+        assert_eq!(
+            mirror.base(Archive::of_suite("trixie-security")),
+            "http://m.example/debian-security"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_source_list_is_parsed_without_a_panic(text in "((deb|Types:|URIs:|\\[|\\]|http://|trixie|main|#| |\n|\u{e9}){1,4}){0,30}") {
+            let _ = Mirror::from_apt_sources(&[text]);
+        }
+    }
+}

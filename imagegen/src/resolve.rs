@@ -1,0 +1,279 @@
+//! Chooses packages: the closure of what was asked for over `Depends` and `Pre-Depends`.
+//!
+//! Greedy and without going back: of the alternatives of a dependency it takes one that is chosen already, else the first that can be had.
+//! Within one release of Debian that is enough; where it is not, `Conflicts`, `Breaks` and missing packages end in an error that tells the
+//! chain of who wanted what. Pure and deterministic: the same index and request give the same packages in the same order.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use debversion::Version;
+
+use crate::index::{Index, Package};
+use crate::relation::Relation;
+
+/// What to resolve.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The packages wanted.
+    pub roots: Vec<Root>,
+    /// Names (real or virtual) that are left out on purpose: a dependency whose turn comes to one of them counts as met.
+    pub exclude: BTreeSet<String>,
+    /// Names that are there already, in whatever version is demanded.
+    pub assume: BTreeSet<String>,
+}
+
+/// A package wanted by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// The name.
+    pub name: String,
+    /// This very version (which may come from backports), or the highest.
+    pub version: Option<Version>,
+}
+
+/// The packages chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// The packages by name.
+    pub packages: BTreeMap<String, Package>,
+    /// Who wanted each package first; the roots are not in it.
+    pub wanted_by: BTreeMap<String, String>,
+}
+
+/// Why there is no closure.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ResolveError {
+    /// A root is not on offer.
+    #[error("package `{root}` is not in the archive")]
+    UnknownRoot {
+        /// The name, and the version if one was asked for.
+        root: String,
+    },
+    /// None of a dependency's alternatives can be had.
+    #[error("`{dependency}` cannot be had, wanted by {chain}")]
+    Missing {
+        /// The dependency as the package says it.
+        dependency: String,
+        /// From the package that wants it to the root.
+        chain: String,
+    },
+    /// Two wishes for one package exclude each other.
+    #[error("`{dependency}` is wanted by {chain}, but {chosen} is chosen")]
+    Version {
+        /// The dependency as the package says it.
+        dependency: String,
+        /// From the package that wants it to the root.
+        chain: String,
+        /// The package that was chosen before.
+        chosen: String,
+    },
+    /// Two chosen packages do not go together.
+    #[error(
+        "{package} (wanted by {chain}) does not go together with {other} (wanted by {other_chain})"
+    )]
+    Conflict {
+        /// The package that declares it.
+        package: String,
+        /// Why it is there.
+        chain: String,
+        /// The package that it is declared against.
+        other: String,
+        /// Why that is there.
+        other_chain: String,
+    },
+}
+
+impl Root {
+    /// Wants the highest version of a package.
+    pub fn latest(name: &str) -> Self {
+        Root {
+            name: name.to_owned(),
+            version: None,
+        }
+    }
+}
+
+impl Resolution {
+    /// Tells why a package is there: `a <- b <- root`.
+    pub fn chain(&self, name: &str) -> String {
+        let mut chain = name.to_owned();
+        let mut current = name;
+        while let Some(parent) = self.wanted_by.get(current) {
+            chain.push_str(" <- ");
+            chain.push_str(parent);
+            current = parent;
+        }
+        chain
+    }
+}
+
+/// Resolves a request.
+pub fn resolve(index: &Index, request: &Request) -> Result<Resolution, ResolveError> {
+    let mut closure = Closure {
+        index,
+        request,
+        chosen: Resolution {
+            packages: BTreeMap::new(),
+            wanted_by: BTreeMap::new(),
+        },
+        queue: VecDeque::new(),
+    };
+    // All roots first: a root is a better answer to a dependency than what its first alternative says.
+    for root in &request.roots {
+        closure.choose_root(root)?;
+    }
+    while let Some(name) = closure.queue.pop_front() {
+        closure.meet_dependencies(&name)?;
+    }
+    check_conflicts(&closure.chosen)?;
+    Ok(closure.chosen)
+}
+
+struct Closure<'a> {
+    index: &'a Index,
+    request: &'a Request,
+    chosen: Resolution,
+    /// Chosen packages whose dependencies were not looked at.
+    queue: VecDeque<String>,
+}
+
+/// What one alternative of a dependency comes to.
+enum Answer<'a> {
+    LeftOut,
+    Take(&'a Package),
+    None,
+}
+
+impl<'a> Closure<'a> {
+    fn choose_root(&mut self, root: &Root) -> Result<(), ResolveError> {
+        let package = match &root.version {
+            None => self.index.latest(&root.name),
+            Some(version) => {
+                let versions = self.index.versions(&root.name);
+                versions.iter().find(|package| package.version == *version)
+            }
+        };
+        let unknown = || ResolveError::UnknownRoot {
+            root: match &root.version {
+                None => root.name.clone(),
+                Some(version) => format!("{} {version}", root.name),
+            },
+        };
+        self.choose(package.ok_or_else(unknown)?);
+        Ok(())
+    }
+
+    fn choose(&mut self, package: &Package) {
+        let previous = self
+            .chosen
+            .packages
+            .insert(package.name.clone(), package.clone());
+        if previous.is_none() {
+            self.queue.push_back(package.name.clone());
+        }
+    }
+
+    fn meet_dependencies(&mut self, name: &str) -> Result<(), ResolveError> {
+        let groups = self.chosen.packages[name].depends.clone();
+        for group in &groups {
+            if group.iter().any(|relation| self.is_met(relation)) {
+                continue;
+            }
+            match self.answer_group(group) {
+                Answer::LeftOut => {}
+                Answer::Take(package) => {
+                    let wanted = (package.name.clone(), name.to_owned());
+                    self.choose(package);
+                    self.chosen.wanted_by.extend([wanted]);
+                }
+                Answer::None => return Err(self.failure(group, name)),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_met(&self, relation: &Relation) -> bool {
+        if self.request.assume.contains(&relation.name) {
+            return true;
+        }
+        let packages = &self.chosen.packages;
+        let by_name = packages.get(&relation.name);
+        by_name.is_some_and(|package| relation.admits(&package.version))
+            || packages
+                .values()
+                .any(|package| package.provides_for(relation))
+    }
+
+    /// The first alternative that is left out on purpose or can be had decides.
+    fn answer_group(&self, group: &[Relation]) -> Answer<'a> {
+        for relation in group {
+            match self.answer(relation) {
+                Answer::None => {}
+                answer => return answer,
+            }
+        }
+        Answer::None
+    }
+
+    /// A real package is a better answer than one that provides the name.
+    fn answer(&self, relation: &Relation) -> Answer<'a> {
+        if self.request.exclude.contains(&relation.name) {
+            return Answer::LeftOut;
+        }
+        let index = self.index;
+        let candidates = index.matching(relation).chain(index.providers(relation));
+        for package in candidates {
+            if self.request.exclude.contains(&package.name) {
+                return Answer::LeftOut;
+            }
+            if !self.chosen.packages.contains_key(&package.name) {
+                return Answer::Take(package);
+            }
+        }
+        Answer::None
+    }
+
+    fn failure(&self, group: &[Relation], wanted_by: &str) -> ResolveError {
+        let dependency = group
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" | ");
+        let chain = self.chosen.chain(wanted_by);
+        let chosen = group
+            .iter()
+            .find_map(|relation| self.chosen.packages.get(&relation.name));
+        match chosen {
+            None => ResolveError::Missing { dependency, chain },
+            Some(package) => ResolveError::Version {
+                dependency,
+                chain,
+                chosen: format!("{} {}", package.name, package.version),
+            },
+        }
+    }
+}
+
+fn check_conflicts(chosen: &Resolution) -> Result<(), ResolveError> {
+    for package in chosen.packages.values() {
+        for relation in package.conflicts.iter().flatten() {
+            let mut others = chosen
+                .packages
+                .values()
+                .filter(|other| other.name != package.name);
+            let hit = others.find(|other| {
+                (other.name == relation.name && relation.admits(&other.version))
+                    || other.provides_for(relation)
+            });
+            if let Some(other) = hit {
+                return Err(ResolveError::Conflict {
+                    package: package.name.clone(),
+                    chain: chosen.chain(&package.name),
+                    other: other.name.clone(),
+                    other_chain: chosen.chain(&other.name),
+                });
+            }
+        }
+    }
+    Ok(())
+}
