@@ -1,0 +1,375 @@
+//! The kernel's state as it should be, as it is believed to be, and the changes between the two.
+//!
+//! `Mirror` is filled by netlink and, ahead of it, by the engine's own changes, so that nothing is asked for twice; a refused
+//! change is taken back and tried again later. What a killed predecessor left carries the same mark and is found in the
+//! mirror like anything else of ours: what is wanted is kept, the rest goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use crate::addr::{IfIndex, MacAddr};
+
+use super::{Address, Change, KernelEvent, KernelState, Link, Route, Sysctl};
+
+/// First wait before a refused change is tried again; it doubles each time.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+/// Longest wait: what is refused this often is for a person to solve, who should not have to restart anything after.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// `errno` values that say that what was to be removed is not there: ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL.
+const ALREADY_GONE: [i32; 4] = [2, 3, 19, 99];
+
+/// State that is ours: the wanted one, or what of it the kernel has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ours {
+    pub(crate) up: BTreeSet<IfIndex>,
+    pub(crate) sysctls: BTreeMap<Sysctl, u8>,
+    pub(crate) addresses: BTreeSet<(IfIndex, Ipv4Addr)>,
+    /// Host routes and their preferred source; `None` where the kernel did not say.
+    pub(crate) routes: BTreeMap<(IfIndex, Ipv4Addr), Option<Ipv4Addr>>,
+    pub(crate) neighbours: BTreeMap<(IfIndex, Ipv4Addr), MacAddr>,
+}
+
+/// Returns the values the bridge depends on (A9): both interfaces forward and trust each other's return paths, neither tells
+/// hosts to bypass the bridge or believes such advice, and each answers ARP for its own addresses alone.
+pub(crate) fn held_sysctls(uplink: IfIndex, wired: IfIndex) -> BTreeMap<Sysctl, u8> {
+    const EACH: [(&str, u8); 7] = [
+        ("forwarding", 1),
+        ("send_redirects", 0),
+        ("accept_redirects", 0),
+        ("arp_ignore", 1),
+        ("arp_announce", 2),
+        ("rp_filter", 2),
+        ("proxy_arp", 0),
+    ];
+    // An interface sends redirects if it or `all` says so; the other values are decided by the interface's own.
+    let all = Sysctl {
+        index: None,
+        setting: "send_redirects",
+    };
+    let mut held = BTreeMap::from([(all, 0)]);
+    for index in [Some(uplink), Some(wired)] {
+        held.extend(EACH.map(|(setting, value)| (Sysctl { index, setting }, value)));
+    }
+    held
+}
+
+/// Returns the changes that lead from `actual` to `wanted`: what is added first, from the ground up, then what is removed, in
+/// the reverse order.
+pub(crate) fn diff(wanted: &Ours, actual: &Ours) -> Vec<Change> {
+    let mut changes = Vec::new();
+    additions(wanted, actual, &mut changes);
+    removals(wanted, actual, &mut changes);
+    changes
+}
+
+fn additions(wanted: &Ours, actual: &Ours, changes: &mut Vec<Change>) {
+    changes.extend(
+        wanted
+            .up
+            .difference(&actual.up)
+            .map(|&index| Change::SetUp(index)),
+    );
+    for (&sysctl, &value) in &wanted.sysctls {
+        if actual.sysctls.get(&sysctl) != Some(&value) {
+            changes.push(Change::HoldSysctl { sysctl, value });
+        }
+    }
+    for &(index, address) in wanted.addresses.difference(&actual.addresses) {
+        changes.push(Change::AddAddress { index, address });
+    }
+    for (&(index, host), &source) in &wanted.routes {
+        if let Some(source) = source
+            && actual.routes.get(&(index, host)) != Some(&Some(source))
+        {
+            changes.push(Change::AddRoute {
+                index,
+                host,
+                source,
+            });
+        }
+    }
+    for (&(index, host), &mac) in &wanted.neighbours {
+        if actual.neighbours.get(&(index, host)) != Some(&mac) {
+            changes.push(Change::SetNeighbour { index, host, mac });
+        }
+    }
+}
+
+fn removals(wanted: &Ours, actual: &Ours, changes: &mut Vec<Change>) {
+    for &(index, host) in actual.neighbours.keys() {
+        if !wanted.neighbours.contains_key(&(index, host)) {
+            changes.push(Change::RemoveNeighbour { index, host });
+        }
+    }
+    for &(index, host) in actual.routes.keys() {
+        if !wanted.routes.contains_key(&(index, host)) {
+            changes.push(Change::RemoveRoute { index, host });
+        }
+    }
+    for &(index, address) in actual.addresses.difference(&wanted.addresses) {
+        changes.push(Change::RemoveAddress { index, address });
+    }
+    for &sysctl in actual.sysctls.keys() {
+        if !wanted.sysctls.contains_key(&sysctl) {
+            changes.push(Change::ReleaseSysctl { sysctl });
+        }
+    }
+}
+
+impl Ours {
+    /// Takes a change as made.
+    pub(crate) fn apply(&mut self, change: &Change) {
+        match *change {
+            Change::SetUp(index) => {
+                self.up.insert(index);
+            }
+            Change::AddAddress { index, address } => {
+                self.addresses.insert((index, address));
+            }
+            Change::RemoveAddress { index, address } => {
+                self.addresses.remove(&(index, address));
+            }
+            Change::AddRoute {
+                index,
+                host,
+                source,
+            } => {
+                self.routes.insert((index, host), Some(source));
+            }
+            Change::RemoveRoute { index, host } => {
+                self.routes.remove(&(index, host));
+            }
+            Change::SetNeighbour { index, host, mac } => {
+                self.neighbours.insert((index, host), mac);
+            }
+            Change::RemoveNeighbour { index, host } => {
+                self.neighbours.remove(&(index, host));
+            }
+            Change::HoldSysctl { sysctl, value } => {
+                self.sysctls.insert(sysctl, value);
+            }
+            Change::ReleaseSysctl { sysctl } => {
+                self.sysctls.remove(&sysctl);
+            }
+        }
+    }
+
+    /// Takes a change as not made.
+    fn undo(&mut self, change: &Change, errno: i32) {
+        let gone = ALREADY_GONE.contains(&errno);
+        match *change {
+            Change::SetUp(index) => {
+                self.up.remove(&index);
+            }
+            Change::AddAddress { index, address } => {
+                self.addresses.remove(&(index, address));
+            }
+            Change::AddRoute { index, host, .. } => {
+                self.routes.remove(&(index, host));
+            }
+            Change::SetNeighbour { index, host, .. } => {
+                self.neighbours.remove(&(index, host));
+            }
+            Change::HoldSysctl { sysctl, .. } => {
+                self.sysctls.remove(&sysctl);
+            }
+            _ if gone => {}
+            Change::RemoveAddress { index, address } => {
+                self.addresses.insert((index, address));
+            }
+            Change::RemoveRoute { index, host } => {
+                self.routes.insert((index, host), None);
+            }
+            Change::RemoveNeighbour { index, host } => {
+                self.neighbours.insert((index, host), MacAddr::zero());
+            }
+            Change::ReleaseSysctl { sysctl } => {
+                self.sysctls.insert(sysctl, u8::MAX);
+            }
+        }
+    }
+
+    /// Forgets what vanished with an interface.
+    fn forget(&mut self, gone: IfIndex) {
+        self.up.remove(&gone);
+        self.addresses.retain(|(index, _)| *index != gone);
+        self.sysctls.retain(|sysctl, _| sysctl.index != Some(gone));
+        self.forget_forwarding(gone);
+    }
+
+    /// Forgets what the kernel drops, in part without a message, when an interface is set down.
+    fn forget_forwarding(&mut self, down: IfIndex) {
+        self.routes.retain(|(index, _), _| *index != down);
+        self.neighbours.retain(|(index, _), _| *index != down);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    wait: Duration,
+    at: Instant,
+    waiting: bool,
+}
+
+/// The kernel's state as far as it is known.
+#[derive(Debug, Default)]
+pub(crate) struct Mirror {
+    pub(crate) links: BTreeMap<IfIndex, Link>,
+    /// All addresses, ours included.
+    pub(crate) addresses: BTreeSet<Address>,
+    default_routes: BTreeSet<Route>,
+    ours: Ours,
+    refused: BTreeMap<Change, Retry>,
+}
+
+impl Mirror {
+    /// Takes a dump as the truth. What netlink does not report (held sysctls, the routes' sources) stays as it was believed.
+    pub(crate) fn load(&mut self, state: KernelState) {
+        let before = std::mem::take(self);
+        self.refused = before.refused;
+        self.ours.sysctls = before.ours.sysctls;
+        for (index, link) in state.links {
+            self.take(KernelEvent::Link(index, link));
+        }
+        let links = &self.links;
+        self.ours
+            .sysctls
+            .retain(|sysctl, _| sysctl.index.is_none_or(|index| links.contains_key(&index)));
+        for address in state.addresses {
+            self.take(KernelEvent::AddressAdded(address));
+        }
+        for route in state.routes {
+            self.take(KernelEvent::RouteAdded(route));
+        }
+        for (key, source) in &mut self.ours.routes {
+            *source = before.ours.routes.get(key).copied().flatten();
+        }
+        for ((index, host), mac) in state.neighbours {
+            self.take(KernelEvent::NeighbourSet(index, host, mac));
+        }
+    }
+
+    /// Takes one notification.
+    pub(crate) fn take(&mut self, event: KernelEvent) {
+        match event {
+            KernelEvent::Link(index, link) => self.take_link(index, link),
+            KernelEvent::LinkGone(index) => {
+                self.links.remove(&index);
+                self.addresses.retain(|address| address.index != index);
+                self.default_routes.retain(|route| route.index != index);
+                self.ours.forget(index);
+            }
+            KernelEvent::AddressAdded(address) => {
+                let same = |a: &Address| {
+                    (a.index, a.address, a.prefix)
+                        == (address.index, address.address, address.prefix)
+                };
+                self.addresses.retain(|a| !same(a));
+                self.addresses.insert(address);
+                if address.ours && address.prefix == 32 {
+                    self.ours.addresses.insert((address.index, address.address));
+                }
+            }
+            KernelEvent::AddressRemoved(address) => {
+                self.addresses.retain(|a| {
+                    (a.index, a.address, a.prefix)
+                        != (address.index, address.address, address.prefix)
+                });
+                if address.prefix == 32 {
+                    self.ours
+                        .addresses
+                        .remove(&(address.index, address.address));
+                }
+            }
+            KernelEvent::RouteAdded(route) => self.take_route(route),
+            KernelEvent::RouteRemoved(route) => {
+                self.default_routes.remove(&route);
+                if route.ours && route.destination.1 == 32 {
+                    self.ours.routes.remove(&(route.index, route.destination.0));
+                }
+            }
+            KernelEvent::NeighbourSet(index, host, mac) => {
+                self.ours.neighbours.insert((index, host), mac);
+            }
+            KernelEvent::NeighbourRemoved(index, host) => {
+                self.ours.neighbours.remove(&(index, host));
+            }
+        }
+    }
+
+    fn take_link(&mut self, index: IfIndex, link: Link) {
+        if link.up {
+            self.ours.up.insert(index);
+        } else {
+            self.ours.up.remove(&index);
+            self.ours.forget_forwarding(index);
+            self.default_routes.retain(|route| route.index != index);
+        }
+        self.links.insert(index, link);
+    }
+
+    fn take_route(&mut self, route: Route) {
+        let (destination, prefix) = route.destination;
+        if route.ours && prefix == 32 {
+            self.ours
+                .routes
+                .entry((route.index, destination))
+                .or_default();
+        } else if prefix == 0 {
+            self.default_routes.insert(route);
+        }
+    }
+
+    /// Returns the gateway of the interface's default route.
+    pub(crate) fn gateway(&self, index: IfIndex) -> Option<Ipv4Addr> {
+        let mut routes = self
+            .default_routes
+            .iter()
+            .filter(|route| route.index == index);
+        routes.find_map(|route| route.gateway)
+    }
+
+    /// Takes note that the kernel refused a change.
+    pub(crate) fn refuse(&mut self, change: Change, errno: i32, now: Instant) {
+        self.ours.undo(&change, errno);
+        let wait = self
+            .refused
+            .get(&change)
+            .map_or(FIRST_RETRY, |retry| (retry.wait * 2).min(LONGEST_RETRY));
+        let at = now + wait;
+        let retry = Retry {
+            wait,
+            at,
+            waiting: true,
+        };
+        self.refused.insert(change, retry);
+    }
+
+    /// Returns the changes to make, and takes them as made. What was refused lately waits.
+    pub(crate) fn reconcile(&mut self, wanted: &Ours, now: Instant) -> Vec<Change> {
+        let mut changes = diff(wanted, &self.ours);
+        for retry in self.refused.values_mut() {
+            retry.waiting &= retry.at > now;
+        }
+        // A retry that succeeded is remembered for a while, so that a change refused again soon does not start over.
+        self.refused
+            .retain(|change, retry| changes.contains(change) || retry.at + LONGEST_RETRY > now);
+        changes.retain(|change| self.refused.get(change).is_none_or(|retry| !retry.waiting));
+        for change in &changes {
+            self.ours.apply(change);
+        }
+        changes
+    }
+
+    /// Returns when a refused change is due again.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let waiting = self.refused.values().filter(|retry| retry.waiting);
+        waiting.map(|retry| retry.at).min()
+    }
+
+    /// Returns how many changes the kernel refused and has not been asked for again.
+    pub(crate) fn refused(&self) -> usize {
+        self.refused.values().filter(|retry| retry.waiting).count()
+    }
+}
