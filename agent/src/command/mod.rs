@@ -1,0 +1,5 @@
+//! What a person can type: one file a command, each with its arguments beside what it does.
+
+pub mod check;
+pub mod run;
+pub mod status;

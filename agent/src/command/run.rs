@@ -1,0 +1,47 @@
+//! `footbridge run`: the agent in the foreground.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::config::{Overrides, load_config};
+use crate::shell::event_loop;
+use crate::shell::logging::start_logging;
+use crate::shell::run_dir::{DEFAULT_RUN_DIR, RunDir};
+
+/// Bridge two interfaces until SIGTERM or SIGINT
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The interface that is a member of the network
+    #[arg(long, value_name = "NAME")]
+    uplink: Option<String>,
+    /// The interface whose hosts are to become members
+    #[arg(long, value_name = "NAME")]
+    downlink: Option<String>,
+    /// A configuration file; what is given on the command line wins over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the lock, the status socket and the ledger of sysctls live
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+    /// How much to say: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", env = "FOOTBRIDGE_LOG", default_value = "info")]
+    log: String,
+}
+
+/// Runs the agent. `journal_stream` is the value of `JOURNAL_STREAM`.
+pub fn run(args: Args, journal_stream: Option<&str>) -> anyhow::Result<()> {
+    start_logging(&args.log, journal_stream)?;
+    let overrides = Overrides {
+        uplink: args.uplink,
+        downlink: args.downlink,
+    };
+    let config = load_config(args.config.as_deref(), overrides)?;
+    let run_dir = RunDir::hold(&args.run_dir)?;
+    // One thread: everything the bridge does is waiting.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("while starting the runtime")?;
+    runtime.block_on(event_loop::run(config, &run_dir))
+}

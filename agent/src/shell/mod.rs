@@ -1,0 +1,16 @@
+//! The acting half: sockets, netlink, sysctls, the service manager and the one loop that joins them to the engine.
+//!
+//! Nothing here decides what the bridge does. `event_loop` turns what happens into `Input`s and performs `Action`s; each other
+//! file is one thing of the outside world.
+
+pub mod event_loop;
+pub(crate) mod netlink;
+pub(crate) mod kernel_message;
+pub(crate) mod packet_socket;
+pub(crate) mod sysctl;
+pub(crate) mod world;
+pub(crate) mod port67;
+pub mod run_dir;
+pub(crate) mod service;
+pub mod status;
+pub mod logging;
