@@ -110,7 +110,12 @@ pub fn load_config(path: Option<&Path>, overrides: Overrides) -> anyhow::Result<
         Some(path) => {
             let reading = format!("while reading {}", path.display());
             let text = std::fs::read_to_string(path)
-                .map_err(|error| Hinted::new(error.to_string(), "does the file exist, and may this user read it?"))
+                .map_err(|error| {
+                    Hinted::new(
+                        error.to_string(),
+                        "does the file exist, and may this user read it?",
+                    )
+                })
                 .context(reading.clone())?;
             (text, reading)
         }
@@ -140,7 +145,8 @@ pub fn parse_config(text: &str, overrides: Overrides) -> Result<Config, ConfigEr
 }
 
 fn parse_raw(text: &str) -> Result<RawConfig, ConfigError> {
-    let syntax = |error: toml::de::Error| ConfigError::Syntax(error.to_string().trim_end().to_owned());
+    let syntax =
+        |error: toml::de::Error| ConfigError::Syntax(error.to_string().trim_end().to_owned());
     let table: toml::Table = text.parse().map_err(syntax)?;
     if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
         return Err(ConfigError::UnknownKey { key: key.clone() });
@@ -152,7 +158,8 @@ fn interface_name(key: &'static str, name: Option<String>) -> Result<String, Con
     let name = name.ok_or(ConfigError::Missing { key })?;
     let fits = (1..=15).contains(&name.len()) && name != "." && name != "..";
     // The kernel refuses `/`, `:` and white space; control characters it takes, but nobody means them.
-    let clean = !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+    let clean =
+        !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
     if fits && clean {
         Ok(name)
     } else {

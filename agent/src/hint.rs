@@ -36,7 +36,11 @@ pub fn render(error: &anyhow::Error) -> String {
         .find_map(|link| link.downcast_ref::<Hinted>())
         .map(|hinted| hinted.hint.as_str())
         // A context given through anyhow is not a link of `chain`, only of the error itself.
-        .or_else(|| error.downcast_ref::<Hinted>().map(|hinted| hinted.hint.as_str()));
+        .or_else(|| {
+            error
+                .downcast_ref::<Hinted>()
+                .map(|hinted| hinted.hint.as_str())
+        });
     match hint {
         Some(hint) => format!("error: {error:#}\n\nhint: {hint}"),
         None => format!("error: {error:#}"),
@@ -51,7 +55,8 @@ mod tests {
 
     #[test]
     fn the_hint_is_found_at_any_depth() {
-        let inner = anyhow::Error::new(Hinted::new("no such key", "did you mean `uplink`?")).context("while reading x");
+        let inner = anyhow::Error::new(Hinted::new("no such key", "did you mean `uplink`?"))
+            .context("while reading x");
         let outer = Err::<(), _>(std::io::Error::other("refused"))
             .context(Hinted::new("cannot bind", "stop the other one"))
             .unwrap_err();

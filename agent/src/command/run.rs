@@ -25,7 +25,12 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
     run_dir: PathBuf,
     /// How much to say: error, warn, info, debug, trace
-    #[arg(long, value_name = "LEVEL", env = "FOOTBRIDGE_LOG", default_value = "info")]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "FOOTBRIDGE_LOG",
+        default_value = "info"
+    )]
     log: String,
 }
 

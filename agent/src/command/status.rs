@@ -51,7 +51,10 @@ fn ask(socket: &Path) -> anyhow::Result<String> {
     stream
         .read_to_string(&mut document)
         .context("while reading the agent's answer")?;
-    anyhow::ensure!(!document.is_empty(), "the agent serves too many status clients; try again");
+    anyhow::ensure!(
+        !document.is_empty(),
+        "the agent serves too many status clients; try again"
+    );
     Ok(document)
 }
 
@@ -111,15 +114,26 @@ fn describe_interface(interface: &ShownInterface) -> String {
     });
     words.extend(interface.mac.clone());
     words.extend(interface.addresses.iter().cloned());
-    words.extend(interface.gateway.as_ref().map(|gateway| format!("gateway {gateway}")));
+    words.extend(
+        interface
+            .gateway
+            .as_ref()
+            .map(|gateway| format!("gateway {gateway}")),
+    );
     words.join("  ")
 }
 
 fn host_table(hosts: &[ShownHost]) -> String {
     let header = ["ADDRESS", "MAC", "SIDE", "SOURCE", "STATE", "SEEN", "LEASE"].map(str::to_owned);
-    let rows: Vec<[String; 7]> = std::iter::once(header).chain(hosts.iter().map(host_row)).collect();
-    let widths: [usize; 7] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default());
+    let rows: Vec<[String; 7]> = std::iter::once(header)
+        .chain(hosts.iter().map(host_row))
+        .collect();
+    let widths: [usize; 7] = std::array::from_fn(|column| {
+        rows.iter()
+            .map(|row| row[column].len())
+            .max()
+            .unwrap_or_default()
+    });
     let mut text = String::new();
     for row in &rows {
         let mut line = String::new();
@@ -140,8 +154,10 @@ fn host_row(host: &ShownHost) -> [String; 7] {
         host.source.clone(),
         host.state.clone(),
         format!("{} ago", duration_words(host.age)),
-        host.lease_end
-            .map_or_else(|| "-".to_owned(), |seconds| format!("{} left", duration_words(seconds))),
+        host.lease_end.map_or_else(
+            || "-".to_owned(),
+            |seconds| format!("{} left", duration_words(seconds)),
+        ),
     ]
 }
 

@@ -73,7 +73,7 @@ struct EventLoop {
 
 /// What ended a wait.
 enum Wake {
-    Netlink,
+    Netlink(Notified),
     Frames(Side),
     Client(io::Result<UnixStream>),
     Deadline,
@@ -88,13 +88,15 @@ impl EventLoop {
             downlink = config.settings.downlink,
             "starting"
         );
-        let notifications = Notifications::subscribe().context("while subscribing to netlink notifications")?;
+        let notifications =
+            Notifications::subscribe().context("while subscribing to netlink notifications")?;
         let netlink = Netlink::open().context("while opening a netlink socket")?;
         let ledger = run_dir.sysctl_ledger();
-        let sysctls = Sysctls::load(&ledger).with_context(|| format!("while reading {}", ledger.display()))?;
+        let sysctls = Sysctls::load(&ledger)
+            .with_context(|| format!("while reading {}", ledger.display()))?;
         let socket = run_dir.status_socket();
-        let status =
-            StatusServer::listen(&socket).with_context(|| format!("while listening on {}", socket.display()))?;
+        let status = StatusServer::listen(&socket)
+            .with_context(|| format!("while listening on {}", socket.display()))?;
         Ok(EventLoop {
             engine: Engine::new(config.settings, random_seed()?, Instant::now()),
             world: World::new(netlink, sysctls),
@@ -150,7 +152,7 @@ impl EventLoop {
             self.tell(Input::Refused { change, errno }, now).await?;
         }
         match wake {
-            Wake::Netlink => self.take_notifications(now).await?,
+            Wake::Netlink(first) => self.take_notifications(first, now).await?,
             Wake::Frames(side) => self.take_frames(side, now).await?,
             Wake::Client(client) => self.answer(client, now)?,
             Wake::Deadline => self.take_deadlines(now).await?,
@@ -164,7 +166,7 @@ impl EventLoop {
         let deadline = self.next_deadline();
         let refused = self.world.has_refusals();
         tokio::select! {
-            ready = self.notifications.readable() => ready.map(|_| Wake::Netlink),
+            notified = self.notifications.next() => notified.map(Wake::Netlink),
             ready = frames_waiting(self.world.port(Side::Wired)) => ready.map(|()| Wake::Frames(Side::Wired)),
             ready = frames_waiting(self.world.port(Side::Uplink)) => ready.map(|()| Wake::Frames(Side::Uplink)),
             client = self.status.accept() => Ok(Wake::Client(client)),
@@ -182,7 +184,11 @@ impl EventLoop {
     }
 
     async fn take_deadlines(&mut self, now: Instant) -> anyhow::Result<()> {
-        if self.engine.next_deadline().is_some_and(|deadline| deadline <= now) {
+        if self
+            .engine
+            .next_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
             self.tell(Input::Tick, now).await?;
         }
         if self.port67_retry.is_some_and(|retry| retry <= now) {
@@ -197,36 +203,47 @@ impl EventLoop {
         self.tell(Input::KernelDump(state), now).await
     }
 
-    async fn take_notifications(&mut self, now: Instant) -> anyhow::Result<()> {
-        for _ in 0..BATCH {
-            let notified = self.notifications.receive();
-            match notified.context("while receiving netlink notifications")? {
-                Notified::Events(events) => {
-                    for event in events {
-                        debug!(?event, "kernel");
-                        self.tell(Input::Kernel(event), now).await?;
-                    }
-                }
-                Notified::Overrun => {
-                    warn!("netlink notifications were lost; reading the whole state");
-                    self.take_dump(now).await?;
-                }
-                Notified::Nothing => break,
-            }
+    async fn take_notifications(&mut self, first: Notified, now: Instant) -> anyhow::Result<()> {
+        self.take_notified(first, now).await?;
+        for _ in 1..BATCH {
+            let Some(next) = self.notifications.next_waiting() else {
+                break;
+            };
+            let next = next.context("while receiving netlink notifications")?;
+            self.take_notified(next, now).await?;
         }
         Ok(())
+    }
+
+    async fn take_notified(&mut self, notified: Notified, now: Instant) -> anyhow::Result<()> {
+        match notified {
+            Notified::Events(events) => {
+                for event in events {
+                    debug!(?event, "kernel");
+                    self.tell(Input::Kernel(event), now).await?;
+                }
+                Ok(())
+            }
+            Notified::Overrun => {
+                warn!("netlink notifications were lost; reading the whole state");
+                self.take_dump(now).await
+            }
+        }
     }
 
     async fn take_frames(&mut self, side: Side, now: Instant) -> anyhow::Result<()> {
         for _ in 0..BATCH {
             // A frame may have made the engine close the socket.
-            let Some(port) = self.world.port(side) else { break };
+            let Some(port) = self.world.port(side) else {
+                break;
+            };
             let received = port.receive(&mut self.frame);
             match received.with_context(|| format!("while receiving on the {side} side"))? {
                 Received::Frame(length) => {
                     let bytes = &self.frame[..length];
                     trace!(%side, length, "frame received");
-                    self.engine.handle(Input::Frame { side, bytes }, now, &mut self.actions);
+                    self.engine
+                        .handle(Input::Frame { side, bytes }, now, &mut self.actions);
                     self.perform().await?;
                 }
                 Received::Oversized => debug!(%side, "frame too long"),

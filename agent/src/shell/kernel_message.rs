@@ -6,9 +6,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol,
+};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
-use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -23,10 +27,18 @@ pub(crate) const PROTOCOL: u8 = 0xfb;
 /// Decodes a notification; `None` if it is about something the engine is not to see.
 pub(crate) fn decode_event(message: &RouteNetlinkMessage) -> Option<KernelEvent> {
     match message {
-        RouteNetlinkMessage::NewLink(link) => decode_link(link).map(|(index, link)| KernelEvent::Link(index, link)),
-        RouteNetlinkMessage::DelLink(link) => decode_link(link).map(|(index, _)| KernelEvent::LinkGone(index)),
-        RouteNetlinkMessage::NewAddress(address) => decode_address(address).map(KernelEvent::AddressAdded),
-        RouteNetlinkMessage::DelAddress(address) => decode_address(address).map(KernelEvent::AddressRemoved),
+        RouteNetlinkMessage::NewLink(link) => {
+            decode_link(link).map(|(index, link)| KernelEvent::Link(index, link))
+        }
+        RouteNetlinkMessage::DelLink(link) => {
+            decode_link(link).map(|(index, _)| KernelEvent::LinkGone(index))
+        }
+        RouteNetlinkMessage::NewAddress(address) => {
+            decode_address(address).map(KernelEvent::AddressAdded)
+        }
+        RouteNetlinkMessage::DelAddress(address) => {
+            decode_address(address).map(KernelEvent::AddressRemoved)
+        }
         RouteNetlinkMessage::NewRoute(route) => decode_route(route).map(KernelEvent::RouteAdded),
         RouteNetlinkMessage::DelRoute(route) => decode_route(route).map(KernelEvent::RouteRemoved),
         RouteNetlinkMessage::NewNeighbour(entry) => {
@@ -35,9 +47,8 @@ pub(crate) fn decode_event(message: &RouteNetlinkMessage) -> Option<KernelEvent>
                 None => KernelEvent::NeighbourRemoved(index, host),
             })
         }
-        RouteNetlinkMessage::DelNeighbour(entry) => {
-            decode_neighbour(entry).map(|(index, host, _)| KernelEvent::NeighbourRemoved(index, host))
-        }
+        RouteNetlinkMessage::DelNeighbour(entry) => decode_neighbour(entry)
+            .map(|(index, host, _)| KernelEvent::NeighbourRemoved(index, host)),
         _ => None,
     }
 }
@@ -48,14 +59,20 @@ pub(crate) fn decode_link(message: &LinkMessage) -> Option<(IfIndex, Link)> {
     if message.header.interface_family != AddressFamily::Unspec {
         return None;
     }
-    let name = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
-    })?;
-    let mac = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Address(bytes) => mac_from(bytes),
-        _ => None,
-    });
+    let name = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        })?;
+    let mac = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Address(bytes) => mac_from(bytes),
+            _ => None,
+        });
     let flags = message.header.flags;
     let link = Link {
         name,
@@ -76,7 +93,9 @@ pub(crate) fn decode_address(message: &AddressMessage) -> Option<Address> {
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(IpAddr::V4(local)) => address = Some(*local),
-            AddressAttribute::Protocol(protocol) => ours = *protocol == AddressProtocol::Other(PROTOCOL),
+            AddressAttribute::Protocol(protocol) => {
+                ours = *protocol == AddressProtocol::Other(PROTOCOL)
+            }
             _ => {}
         }
     }
@@ -120,7 +139,9 @@ pub(crate) fn decode_route(message: &RouteMessage) -> Option<Route> {
 }
 
 /// Decodes an IPv4 neighbour of ours; no hardware address if the entry is of no use, whatever it still carries.
-pub(crate) fn decode_neighbour(message: &NeighbourMessage) -> Option<(IfIndex, Ipv4Addr, Option<MacAddr>)> {
+pub(crate) fn decode_neighbour(
+    message: &NeighbourMessage,
+) -> Option<(IfIndex, Ipv4Addr, Option<MacAddr>)> {
     if message.header.family != AddressFamily::Inet {
         return None;
     }
@@ -129,9 +150,13 @@ pub(crate) fn decode_neighbour(message: &NeighbourMessage) -> Option<(IfIndex, I
     let mut ours = false;
     for attribute in &message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => host = Some(*address),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                host = Some(*address)
+            }
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = mac_from(bytes),
-            NeighbourAttribute::Protocol(protocol) => ours = *protocol == RouteProtocol::Other(PROTOCOL),
+            NeighbourAttribute::Protocol(protocol) => {
+                ours = *protocol == RouteProtocol::Other(PROTOCOL)
+            }
             _ => {}
         }
     }
@@ -140,7 +165,11 @@ pub(crate) fn decode_neighbour(message: &NeighbourMessage) -> Option<(IfIndex, I
         NeighbourState::None | NeighbourState::Incomplete | NeighbourState::Failed
     );
     let host = host.filter(|_| ours)?;
-    Some((IfIndex(message.header.ifindex), host, mac.filter(|_| !useless)))
+    Some((
+        IfIndex(message.header.ifindex),
+        host,
+        mac.filter(|_| !useless),
+    ))
 }
 
 /// Encodes our `address`/32, which brings no prefix route along.
@@ -159,7 +188,11 @@ pub(crate) fn encode_address(index: IfIndex, address: Ipv4Addr) -> AddressMessag
 }
 
 /// Encodes our link-scope route to `host`/32; no source where it does not matter, as when it is removed.
-pub(crate) fn encode_route(index: IfIndex, host: Ipv4Addr, source: Option<Ipv4Addr>) -> RouteMessage {
+pub(crate) fn encode_route(
+    index: IfIndex,
+    host: Ipv4Addr,
+    source: Option<Ipv4Addr>,
+) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.destination_prefix_length = 32;
@@ -172,18 +205,26 @@ pub(crate) fn encode_route(index: IfIndex, host: Ipv4Addr, source: Option<Ipv4Ad
         RouteAttribute::Oif(index.0),
     ];
     if let Some(source) = source {
-        message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(source)));
+        message
+            .attributes
+            .push(RouteAttribute::PrefSource(RouteAddress::Inet(source)));
     }
     message
 }
 
 /// Encodes our neighbour entry; no hardware address when it is removed.
-pub(crate) fn encode_neighbour(index: IfIndex, host: Ipv4Addr, mac: Option<MacAddr>) -> NeighbourMessage {
+pub(crate) fn encode_neighbour(
+    index: IfIndex,
+    host: Ipv4Addr,
+    mac: Option<MacAddr>,
+) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.ifindex = index.0;
     message.header.state = NeighbourState::Reachable;
-    message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(host))];
+    message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(
+        host,
+    ))];
     if let Some(mac) = mac {
         message.attributes.extend([
             NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()),
@@ -208,8 +249,14 @@ mod tests {
     #[test]
     fn the_mark_is_nobody_elses() {
         // A number `rtnetlink` has a name for decodes as that name.
-        assert_eq!(RouteProtocol::from(PROTOCOL), RouteProtocol::Other(PROTOCOL));
-        assert_eq!(AddressProtocol::from(PROTOCOL), AddressProtocol::Other(PROTOCOL));
+        assert_eq!(
+            RouteProtocol::from(PROTOCOL),
+            RouteProtocol::Other(PROTOCOL)
+        );
+        assert_eq!(
+            AddressProtocol::from(PROTOCOL),
+            AddressProtocol::Other(PROTOCOL)
+        );
     }
 
     #[test]
@@ -246,16 +293,23 @@ mod tests {
             change(&mut message);
             decode_route(&message).is_some()
         };
-        let cases: [(&str, bool, fn(&mut RouteMessage)); 6] = [
+        type Edit = fn(&mut RouteMessage);
+        let cases: [(&str, bool, Edit); 6] = [
             ("ours", true, |_| {}),
-            ("another's host route", false, |m| m.header.protocol = RouteProtocol::Static),
+            ("another's host route", false, |m| {
+                m.header.protocol = RouteProtocol::Static
+            }),
             ("default route", true, |m| {
                 m.header.protocol = RouteProtocol::Dhcp;
                 m.header.destination_prefix_length = 0;
             }),
             ("local", false, |m| m.header.kind = RouteType::Local),
-            ("another table", false, |m| m.attributes.push(RouteAttribute::Table(1000))),
-            ("IPv6", false, |m| m.header.address_family = AddressFamily::Inet6),
+            ("another table", false, |m| {
+                m.attributes.push(RouteAttribute::Table(1000))
+            }),
+            ("IPv6", false, |m| {
+                m.header.address_family = AddressFamily::Inet6
+            }),
         ];
         for (name, seen, change) in cases {
             assert_eq!(with(change), seen, "{name}");
@@ -272,16 +326,24 @@ mod tests {
         );
         let mut foreign = encode_neighbour(IfIndex(3), HOST, Some(MAC));
         foreign.attributes.pop();
-        assert_eq!(decode_event(&RouteNetlinkMessage::NewNeighbour(foreign)), None);
+        assert_eq!(
+            decode_event(&RouteNetlinkMessage::NewNeighbour(foreign)),
+            None
+        );
     }
 
     #[test]
     fn a_port_leaving_a_bridge_is_not_the_end_of_the_interface() {
         let mut message = LinkMessage::default();
         message.header.index = 3;
-        message.attributes.push(LinkAttribute::IfName("eth0".to_owned()));
+        message
+            .attributes
+            .push(LinkAttribute::IfName("eth0".to_owned()));
         message.header.interface_family = AddressFamily::Bridge;
-        assert_eq!(decode_event(&RouteNetlinkMessage::DelLink(message.clone())), None);
+        assert_eq!(
+            decode_event(&RouteNetlinkMessage::DelLink(message.clone())),
+            None
+        );
         message.header.interface_family = AddressFamily::Unspec;
         assert_eq!(
             decode_event(&RouteNetlinkMessage::DelLink(message)),

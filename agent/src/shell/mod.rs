@@ -4,13 +4,13 @@
 //! file is one thing of the outside world.
 
 pub mod event_loop;
-pub(crate) mod netlink;
 pub(crate) mod kernel_message;
+pub mod logging;
+pub(crate) mod netlink;
 pub(crate) mod packet_socket;
-pub(crate) mod sysctl;
-pub(crate) mod world;
 pub(crate) mod port67;
 pub mod run_dir;
 pub(crate) mod service;
 pub mod status;
-pub mod logging;
+pub(crate) mod sysctl;
+pub(crate) mod world;

@@ -6,25 +6,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::Ipv4Addr;
 
-use futures_util::TryStreamExt as _;
+use futures_util::{FutureExt as _, TryStreamExt as _};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use rtnetlink::{Handle, IpVersion, LinkUnspec, MulticastGroup};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket};
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup};
 use thiserror::Error;
-use tokio::io::Interest;
-use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tracing::debug;
 
 use super::kernel_message::{
-    decode_address, decode_event, decode_link, decode_neighbour, decode_route, encode_address, encode_neighbour,
-    encode_route,
+    decode_address, decode_event, decode_link, decode_neighbour, decode_route, encode_address,
+    encode_neighbour, encode_route,
 };
-use crate::addr::IfIndex;
-use crate::engine::{Change, KernelEvent, KernelState};
+use crate::addr::{IfIndex, MacAddr};
+use crate::engine::{Address, Change, KernelEvent, KernelState, Link, Route};
 
 /// Receive buffer asked for; a start of many interfaces at once fits.
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -58,75 +57,63 @@ impl From<rtnetlink::Error> for NetlinkError {
 
 /// The notifications.
 pub(crate) struct Notifications {
-    socket: AsyncFd<Listener>,
+    socket: TokioSocket,
     datagram: Vec<u8>,
 }
 
-struct Listener(Socket);
-
-impl AsRawFd for Listener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-/// What a read of the notifications gave.
+/// What the notifications say.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Notified {
     /// Changes, in order; possibly none the engine is to see.
     Events(Vec<KernelEvent>),
     /// The kernel could not keep them all: only a dump tells how things stand.
     Overrun,
-    /// Nothing is waiting.
-    Nothing,
 }
 
 impl Notifications {
     /// Subscribes. To be done before the first dump, so that nothing falls between the two.
     pub(crate) fn subscribe() -> io::Result<Notifications> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.set_non_blocking(true)?;
-        socket.set_rx_buf_sz(RECEIVE_BUFFER)?;
-        socket.bind(&SocketAddr::new(0, 0))?;
+        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+        let inner = socket.socket_mut();
+        inner.set_rx_buf_sz(RECEIVE_BUFFER)?;
+        inner.bind(&SocketAddr::new(0, 0))?;
         for group in [
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Neigh,
         ] {
-            socket.add_membership(group as u32)?;
+            inner.add_membership(group as u32)?;
         }
         Ok(Notifications {
-            socket: AsyncFd::with_interest(Listener(socket), Interest::READABLE)?,
+            socket,
             datagram: Vec::with_capacity(DATAGRAM_LIMIT),
         })
     }
 
-    /// Waits until there is something to receive.
-    pub(crate) async fn readable(&self) -> io::Result<AsyncFdReadyGuard<'_, impl AsRawFd>> {
-        self.socket.readable().await
-    }
-
-    /// Receives one datagram without waiting.
-    pub(crate) fn receive(&mut self) -> io::Result<Notified> {
+    /// Waits for a datagram. A wait given up loses nothing.
+    pub(crate) async fn next(&mut self) -> io::Result<Notified> {
         self.datagram.clear();
-        let datagram = &mut self.datagram;
-        let received = self
-            .socket
-            .try_io(Interest::READABLE, |listener| listener.0.recv(datagram, 0));
-        match received {
-            Ok(_) => Ok(Notified::Events(decode_datagram(&self.datagram))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Notified::Nothing),
+        match self.socket.recv(&mut self.datagram).await {
+            Ok(()) => Ok(Notified::Events(decode_datagram(&self.datagram))),
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(Notified::Overrun),
             Err(error) => Err(error),
         }
+    }
+
+    /// Receives a datagram without waiting; `None` if there is none.
+    pub(crate) fn next_waiting(&mut self) -> Option<io::Result<Notified>> {
+        self.next().now_or_never()
     }
 }
 
 fn decode_datagram(mut bytes: &[u8]) -> Vec<KernelEvent> {
     let mut events = Vec::new();
     // Each message says its own length and starts at a multiple of four.
-    while let Some(length) = bytes.first_chunk::<4>().map(|length| u32::from_ne_bytes(*length) as usize) {
+    while let Some(length) = bytes
+        .first_chunk::<4>()
+        .map(|length| u32::from_ne_bytes(*length) as usize)
+    {
         let Some(message) = bytes.get(..length).filter(|_| length >= 16) else {
             break;
         };
@@ -168,10 +155,22 @@ impl Netlink {
 
     /// Returns the present name of an interface, if it exists.
     pub(crate) async fn name_of(&self, index: IfIndex) -> Result<Option<String>, NetlinkError> {
-        let reply = self.handle.link().get().match_index(index.0).execute().try_next().await;
+        let reply = self
+            .handle
+            .link()
+            .get()
+            .match_index(index.0)
+            .execute()
+            .try_next()
+            .await;
         match reply.map_err(NetlinkError::from) {
-            Ok(message) => Ok(message.as_ref().and_then(decode_link).map(|(_, link)| link.name)),
-            Err(NetlinkError::Refused { errno: libc::ENODEV }) => Ok(None),
+            Ok(message) => Ok(message
+                .as_ref()
+                .and_then(decode_link)
+                .map(|(_, link)| link.name)),
+            Err(NetlinkError::Refused {
+                errno: libc::ENODEV,
+            }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -179,7 +178,10 @@ impl Netlink {
     /// Returns the present names of all interfaces.
     pub(crate) async fn names(&self) -> Result<BTreeMap<IfIndex, String>, NetlinkError> {
         let links = self.dump_links().await?;
-        Ok(links.into_iter().map(|(index, link)| (index, link.name)).collect())
+        Ok(links
+            .into_iter()
+            .map(|(index, link)| (index, link.name))
+            .collect())
     }
 
     /// Makes a change and waits for the kernel's word. What is to be removed may be gone already.
@@ -198,20 +200,38 @@ impl Netlink {
                 request.execute().await
             }
             Change::RemoveAddress { index, address } => {
-                handle.address().del(encode_address(index, address)).execute().await
+                handle
+                    .address()
+                    .del(encode_address(index, address))
+                    .execute()
+                    .await
             }
-            Change::AddRoute { index, host, source } => {
+            Change::AddRoute {
+                index,
+                host,
+                source,
+            } => {
                 let route = encode_route(index, host, Some(source));
                 handle.route().add(route).replace().execute().await
             }
-            Change::RemoveRoute { index, host } => handle.route().del(encode_route(index, host, None)).execute().await,
+            Change::RemoveRoute { index, host } => {
+                handle
+                    .route()
+                    .del(encode_route(index, host, None))
+                    .execute()
+                    .await
+            }
             Change::SetNeighbour { index, host, mac } => {
                 let mut request = handle.neighbours().add(index.0, host.into()).replace();
                 *request.message_mut() = encode_neighbour(index, host, Some(mac));
                 request.execute().await
             }
             Change::RemoveNeighbour { index, host } => {
-                handle.neighbours().del(encode_neighbour(index, host, None)).execute().await
+                handle
+                    .neighbours()
+                    .del(encode_neighbour(index, host, None))
+                    .execute()
+                    .await
             }
             Change::HoldSysctl { .. } | Change::ReleaseSysctl { .. } => Ok(()),
         };
@@ -221,29 +241,39 @@ impl Netlink {
         }
     }
 
-    async fn dump_links(&self) -> Result<BTreeMap<IfIndex, crate::engine::Link>, NetlinkError> {
+    async fn dump_links(&self) -> Result<BTreeMap<IfIndex, Link>, NetlinkError> {
         let messages: Vec<_> = self.handle.link().get().execute().try_collect().await?;
         Ok(messages.iter().filter_map(decode_link).collect())
     }
 
-    async fn dump_addresses(&self) -> Result<BTreeSet<crate::engine::Address>, NetlinkError> {
+    async fn dump_addresses(&self) -> Result<BTreeSet<Address>, NetlinkError> {
         let mut request = self.handle.address().get();
         request.message_mut().header.family = AddressFamily::Inet;
         let messages: Vec<_> = request.execute().try_collect().await?;
         Ok(messages.iter().filter_map(decode_address).collect())
     }
 
-    async fn dump_routes(&self) -> Result<BTreeSet<crate::engine::Route>, NetlinkError> {
+    async fn dump_routes(&self) -> Result<BTreeSet<Route>, NetlinkError> {
         let mut filter = RouteMessage::default();
         filter.header.address_family = AddressFamily::Inet;
-        let messages: Vec<_> = self.handle.route().get(filter).execute().try_collect().await?;
+        let messages: Vec<_> = self
+            .handle
+            .route()
+            .get(filter)
+            .execute()
+            .try_collect()
+            .await?;
         Ok(messages.iter().filter_map(decode_route).collect())
     }
 
     async fn dump_neighbours(
         &self,
-    ) -> Result<BTreeMap<(IfIndex, std::net::Ipv4Addr), crate::addr::MacAddr>, NetlinkError> {
-        let request = self.handle.neighbours().get().set_family(IpVersion::V4);
+    ) -> Result<BTreeMap<(IfIndex, Ipv4Addr), MacAddr>, NetlinkError> {
+        let request = self
+            .handle
+            .neighbours()
+            .get()
+            .set_address_family(AddressFamily::Inet);
         let messages: Vec<_> = request.execute().try_collect().await?;
         Ok(messages
             .iter()
@@ -256,9 +286,16 @@ impl Netlink {
 /// Whether an error means that things are already as the change wants them: an addition that exists, a removal of what is gone.
 fn is_done_already(change: &Change, errno: i32) -> bool {
     match change {
-        Change::AddAddress { .. } | Change::AddRoute { .. } | Change::SetNeighbour { .. } => errno == libc::EEXIST,
-        Change::RemoveAddress { .. } | Change::RemoveRoute { .. } | Change::RemoveNeighbour { .. } => {
-            matches!(errno, libc::ESRCH | libc::ENOENT | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENXIO)
+        Change::AddAddress { .. } | Change::AddRoute { .. } | Change::SetNeighbour { .. } => {
+            errno == libc::EEXIST
+        }
+        Change::RemoveAddress { .. }
+        | Change::RemoveRoute { .. }
+        | Change::RemoveNeighbour { .. } => {
+            matches!(
+                errno,
+                libc::ESRCH | libc::ENOENT | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENXIO
+            )
         }
         Change::SetUp(_) | Change::HoldSysctl { .. } | Change::ReleaseSysctl { .. } => false,
     }

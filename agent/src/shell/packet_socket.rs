@@ -48,7 +48,7 @@ impl PacketSocket {
         if promiscuous {
             join_promiscuous(socket.as_raw_fd(), index)?;
         }
-        let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
+        let socket = register(socket)?;
         Ok(PacketSocket { socket })
     }
 
@@ -59,9 +59,9 @@ impl PacketSocket {
 
     /// Receives one frame without waiting.
     pub(crate) fn receive(&self, buffer: &mut [u8; FRAME_LIMIT]) -> io::Result<Received> {
-        let read = self
-            .socket
-            .try_io(Interest::READABLE, |mut socket| io::Read::read(&mut socket, buffer));
+        let read = self.socket.try_io(Interest::READABLE, |mut socket| {
+            io::Read::read(&mut socket, buffer)
+        });
         match read {
             Ok(FRAME_LIMIT) => Ok(Received::Oversized),
             Ok(length) => Ok(Received::Frame(length)),
@@ -85,6 +85,17 @@ pub(crate) fn is_link_gone(error: &io::Error) -> bool {
     )
 }
 
+#[expect(
+    unsafe_code,
+    reason = "the runtime takes the word of its caller for it"
+)]
+fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: a `Socket` owns one open descriptor from creation to drop and always gives the same number, and the `AsyncFd`
+    // owns the `Socket`, which nothing takes out again.
+    let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}
+
 #[expect(unsafe_code, reason = "no safe wrapper takes a link-layer address")]
 fn bind_to_interface(socket: RawFd, index: IfIndex) -> io::Result<()> {
     let address = libc::sockaddr_ll {
@@ -104,7 +115,11 @@ fn bind_to_interface(socket: RawFd, index: IfIndex) -> io::Result<()> {
             size_of::<libc::sockaddr_ll>() as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[expect(unsafe_code, reason = "no safe wrapper knows packet memberships")]
@@ -125,7 +140,11 @@ fn join_promiscuous(socket: RawFd, index: IfIndex) -> io::Result<()> {
             size_of::<libc::packet_mreq>() as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 const LOAD_WORD: u16 = 0x20;
@@ -167,7 +186,11 @@ mod tests {
 
     /// Runs the filter the way the kernel does and says whether the frame passes.
     fn passes(frame: &[u8], packet_type: u32, tagged: u32) -> bool {
-        let half = |at: usize| frame.get(at..at + 2).map(|b| u32::from(b[0]) << 8 | u32::from(b[1]));
+        let half = |at: usize| {
+            frame
+                .get(at..at + 2)
+                .map(|b| u32::from(b[0]) << 8 | u32::from(b[1]))
+        };
         let (mut at, mut a, mut x) = (0, 0, 0);
         loop {
             let (code, jt, jf, k) = FILTER[at];
@@ -223,12 +246,36 @@ mod tests {
             ("arp", frame(0x0806, 0, 0, 5, 0), BROADCAST, 0, true),
             ("dhcp to a server", dhcp.clone(), BROADCAST, 0, true),
             ("dhcp to a client", frame(0x0800, 17, 0, 5, 68), 0, 0, true),
-            ("dhcp, don't fragment", frame(0x0800, 17, 0x4000, 5, 67), 0, 0, true),
-            ("dhcp behind IP options", frame(0x0800, 17, 0, 8, 67), 0, 0, true),
+            (
+                "dhcp, don't fragment",
+                frame(0x0800, 17, 0x4000, 5, 67),
+                0,
+                0,
+                true,
+            ),
+            (
+                "dhcp behind IP options",
+                frame(0x0800, 17, 0, 8, 67),
+                0,
+                0,
+                true,
+            ),
             ("dns", frame(0x0800, 17, 0, 5, 53), 0, 0, false),
             ("tcp to port 67", frame(0x0800, 6, 0, 5, 67), 0, 0, false),
-            ("first fragment", frame(0x0800, 17, 0x2000, 5, 67), 0, 0, false),
-            ("later fragment", frame(0x0800, 17, 0x0010, 5, 67), 0, 0, false),
+            (
+                "first fragment",
+                frame(0x0800, 17, 0x2000, 5, 67),
+                0,
+                0,
+                false,
+            ),
+            (
+                "later fragment",
+                frame(0x0800, 17, 0x0010, 5, 67),
+                0,
+                0,
+                false,
+            ),
             ("IPv6", frame(0x86dd, 17, 0, 5, 67), 0, 0, false),
             ("our own", dhcp.clone(), 4, 0, false),
             ("tagged", dhcp.clone(), BROADCAST, 1, false),

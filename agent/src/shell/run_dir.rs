@@ -45,7 +45,10 @@ impl RunDir {
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(Hinted::new(
-                format!("another agent is running with run directory {}", path.display()),
+                format!(
+                    "another agent is running with run directory {}",
+                    path.display()
+                ),
                 "`footbridge status` shows it; a second pair of interfaces needs its own --run-dir",
             )
             .into()),

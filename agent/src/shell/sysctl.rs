@@ -45,12 +45,26 @@ struct Entry {
 impl Sysctls {
     /// Takes over the ledger an earlier process of this boot and namespace left, or starts an empty one.
     pub(crate) fn load(ledger_path: &Path) -> io::Result<Sysctls> {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-        let namespace = fs::read_link("/proc/self/ns/net")?.to_string_lossy().into_owned();
-        Sysctls::load_from(PathBuf::from("/proc/sys/net/ipv4/conf"), ledger_path.to_owned(), boot, namespace)
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+            .trim()
+            .to_owned();
+        let namespace = fs::read_link("/proc/self/ns/net")?
+            .to_string_lossy()
+            .into_owned();
+        Sysctls::load_from(
+            PathBuf::from("/proc/sys/net/ipv4/conf"),
+            ledger_path.to_owned(),
+            boot,
+            namespace,
+        )
     }
 
-    fn load_from(root: PathBuf, ledger_path: PathBuf, boot: String, namespace: String) -> io::Result<Sysctls> {
+    fn load_from(
+        root: PathBuf,
+        ledger_path: PathBuf,
+        boot: String,
+        namespace: String,
+    ) -> io::Result<Sysctls> {
         let left = match fs::read(&ledger_path) {
             Ok(bytes) => serde_json::from_slice::<Ledger>(&bytes)
                 .inspect_err(|error| warn!(path = %ledger_path.display(), %error, "ledger of sysctls is unreadable"))
@@ -86,7 +100,12 @@ impl Sysctls {
             self.save()?;
         }
         fs::write(&path, value.to_string())?;
-        debug!(interface = name, setting = sysctl.setting, value, "sysctl held");
+        debug!(
+            interface = name,
+            setting = sysctl.setting,
+            value,
+            "sysctl held"
+        );
         Ok(())
     }
 
@@ -126,7 +145,12 @@ impl Sysctls {
         };
         match fs::write(self.path(name, &entry.setting), &entry.previous) {
             Ok(()) => {
-                debug!(interface = name, setting = entry.setting, value = entry.previous, "sysctl given back");
+                debug!(
+                    interface = name,
+                    setting = entry.setting,
+                    value = entry.previous,
+                    "sysctl given back"
+                );
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -187,11 +211,20 @@ mod tests {
 
         fn start(&self, boot: &str) -> Sysctls {
             let ledger = self.0.path().join("sysctl.json");
-            Sysctls::load_from(self.0.path().to_owned(), ledger, boot.to_owned(), "net:[1]".to_owned()).unwrap()
+            Sysctls::load_from(
+                self.0.path().to_owned(),
+                ledger,
+                boot.to_owned(),
+                "net:[1]".to_owned(),
+            )
+            .unwrap()
         }
 
         fn value(&self, path: &str) -> String {
-            fs::read_to_string(self.0.path().join(path)).unwrap().trim().to_owned()
+            fs::read_to_string(self.0.path().join(path))
+                .unwrap()
+                .trim()
+                .to_owned()
         }
     }
 
@@ -225,7 +258,8 @@ mod tests {
         drop(killed);
         let mut next = proc.start("boot");
         next.hold(ETH0, "eth0", 8).unwrap();
-        next.release_all(&BTreeMap::from([(IfIndex(3), "eth0".to_owned())])).unwrap();
+        next.release_all(&BTreeMap::from([(IfIndex(3), "eth0".to_owned())]))
+            .unwrap();
         assert_eq!(proc.value("eth0/arp_ignore"), "2");
         assert_eq!(proc.value("all/arp_ignore"), "0");
     }
@@ -236,7 +270,9 @@ mod tests {
         proc.start("yesterday").hold(ETH0, "eth0", 8).unwrap();
         fs::write(proc.0.path().join("eth0/arp_ignore"), "0").unwrap();
         let mut today = proc.start("today");
-        today.release_all(&BTreeMap::from([(IfIndex(3), "eth0".to_owned())])).unwrap();
+        today
+            .release_all(&BTreeMap::from([(IfIndex(3), "eth0".to_owned())]))
+            .unwrap();
         assert_eq!(proc.value("eth0/arp_ignore"), "0");
     }
 

@@ -69,8 +69,14 @@ impl World {
 
     /// Gives back the sysctls that are still held, by whichever process.
     pub(crate) async fn release_sysctls(&mut self) -> anyhow::Result<()> {
-        let names = self.netlink.names().await.context("while listing interfaces")?;
-        self.sysctls.release_all(&names).context("while giving sysctls back")
+        let names = self
+            .netlink
+            .names()
+            .await
+            .context("while listing interfaces")?;
+        self.sysctls
+            .release_all(&names)
+            .context("while giving sysctls back")
     }
 
     /// Performs one action.
@@ -114,7 +120,8 @@ impl World {
                 ));
             }
             Err(error) => {
-                return Err(error).with_context(|| format!("while opening a packet socket on the {side} side"));
+                return Err(error)
+                    .with_context(|| format!("while opening a packet socket on the {side} side"));
             }
         }
         Ok(())
@@ -139,7 +146,9 @@ impl World {
             | Change::AddRoute { .. }
             | Change::RemoveRoute { .. }
             | Change::SetNeighbour { .. }
-            | Change::RemoveNeighbour { .. } => errno_of_netlink(self.netlink.apply(&change).await)?,
+            | Change::RemoveNeighbour { .. } => {
+                errno_of_netlink(self.netlink.apply(&change).await)?
+            }
         };
         match refused {
             Some(errno) => {
@@ -180,7 +189,9 @@ fn errno_of_netlink(result: Result<(), NetlinkError>) -> anyhow::Result<Option<i
     match result {
         Ok(()) => Ok(None),
         Err(NetlinkError::Refused { errno }) => Ok(Some(errno)),
-        Err(error @ NetlinkError::Request(_)) => Err(error).context("while changing the kernel's state"),
+        Err(error @ NetlinkError::Request(_)) => {
+            Err(error).context("while changing the kernel's state")
+        }
     }
 }
 
