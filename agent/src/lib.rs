@@ -4,15 +4,18 @@
 //! kernel, sockets --bytes--> wire --Input--> engine --Action--> shell --> kernel, sockets
 //! ```
 //!
-//! `wire` reads and writes bytes and has no policy. `shell` owns every socket, the clock and the kernel's
-//! settings, and decides nothing: it turns what happens into an `Input`, hands it to `engine` with the time, and performs the
-//! `Action`s that come back, in their order. `engine` decides everything and touches
-//! nothing. `command` is what a person types, `config` what a file may say.
+//! `wire` reads and writes bytes and has no policy. `shell` owns every socket, the clock and the kernel's settings, and decides
+//! nothing: it turns what happens into an `Input`, hands it to `engine` with the time, and performs the `Action`s that come
+//! back, in their order. `engine` decides everything and touches nothing. `command` is what a person types, `config` what a
+//! file may say.
 
 pub mod addr;
 pub mod wire;
+
 pub mod engine;
 pub mod shell;
+
 pub mod config;
 pub mod hint;
+
 pub mod command;

@@ -6,7 +6,7 @@
 use std::io;
 
 use anyhow::Context as _;
-use tracing::{debug, info, trace};
+use tracing::{debug, trace};
 
 use super::netlink::{Netlink, NetlinkError};
 use super::packet_socket::{PacketSocket, is_link_gone};
@@ -90,10 +90,7 @@ impl World {
             Action::ClosePort { side } => *self.port_slot(side) = None,
             Action::Send { side, frame } => self.send(side, &frame),
             Action::Apply(change) => return self.apply(change).await,
-            Action::StateChanged { from, to } => {
-                info!(?from, ?to, "bridge state changed");
-                service::tell_state(to);
-            }
+            Action::StateChanged { from: _, to } => service::tell_state(to),
             Action::Finished => self.finished = true,
         }
         Ok(())
