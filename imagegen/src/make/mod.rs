@@ -7,4 +7,5 @@ pub mod fat;
 pub mod fetch;
 pub mod initramfs;
 pub mod release;
+pub mod rootfs;
 pub mod squashfs;

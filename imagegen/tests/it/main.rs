@@ -5,6 +5,7 @@
     reason = "a test fails by panicking and says on stderr what it skipped"
 )]
 
+mod plan;
 mod readers;
 mod writers;
 mod writers_disk;

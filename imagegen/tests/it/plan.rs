@@ -1,0 +1,214 @@
+//! Golden plans: every board with fixed packages. `UPDATE_EXPECT=1` rewrites them; the difference is what a review looks at.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use expect_test::{expect, expect_file};
+use imagegen::board::{Board, load_boards};
+use imagegen::credentials::{Psk, Security, Ssid};
+use imagegen::index::{Index, Origin};
+use imagegen::overlays::{Overlays, load_overlays};
+use imagegen::plan::{Plan, PlanInputs, features_of, plan};
+use imagegen::recipe::Feature;
+use imagegen::resolve::{Resolution, resolve};
+use imagegen::site::{CountryCode, Hostname, SiteOptions, SshKeys};
+
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJb0 me@desk";
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn overlays() -> Overlays {
+    load_overlays(&repository().join("overlays")).unwrap()
+}
+
+fn board(id: &str) -> Board {
+    load_boards(&repository().join("boards"))
+        .unwrap()
+        .remove(id)
+        .unwrap()
+}
+
+fn site() -> SiteOptions {
+    SiteOptions {
+        ssid: Ssid::new("home").unwrap(),
+        security: Security::Psk(Psk::parse(b"open sesame").unwrap()),
+        country: None,
+        hostname: Hostname::default(),
+        ssh_keys: None,
+    }
+}
+
+/// Debian's packages of one day, so that only this repository changes a plan.
+fn resolution(board: &Board, overlays: &Overlays, features: &BTreeSet<Feature>) -> Resolution {
+    let mut index = Index::default();
+    let origin = Origin {
+        suite: "trixie".to_owned(),
+        automatic: true,
+    };
+    index
+        .add(include_str!("fixtures/packages-arm64.txt"), &origin)
+        .unwrap();
+    resolve(&index, &overlays.recipe.request(board, features)).unwrap()
+}
+
+fn plan_for(id: &str, site: &SiteOptions) -> Plan {
+    let (board, overlays) = (board(id), overlays());
+    let resolution = resolution(&board, &overlays, &features_of(site));
+    plan(&PlanInputs {
+        board: &board,
+        site,
+        resolution: &resolution,
+        overlays: &overlays,
+    })
+    .unwrap()
+}
+
+fn site_file(plan: &Plan, name: &str) -> String {
+    let bytes = plan.boot.site[name].node.bytes().unwrap();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn pi3() {
+    let plan = plan_for("pi3", &site());
+    expect_file!["golden/pi3.txt"].assert_eq(&plan.to_string());
+}
+
+#[test]
+fn a_key_adds_the_ssh_server_and_nothing_else() {
+    let with_key = SiteOptions {
+        ssh_keys: Some(SshKeys::parse(KEY).unwrap()),
+        ..site()
+    };
+    let (without, with) = (
+        plan_for("pi3", &site()).to_string(),
+        plan_for("pi3", &with_key).to_string(),
+    );
+    let known: BTreeSet<&str> = without.lines().collect();
+    let added: String = with
+        .lines()
+        .filter(|line| !known.contains(line))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    expect![[r#"
+        features: ssh
+        disk: signature 5ca2d9ed, boot partition 5ca2d9ed-01, root partition 5ca2d9ed-02
+          dropbear-bin 2025.89-1~deb13u1 root (no scripts)
+          libgmp10 2:6.3.0+dfsg-3 root (no scripts)
+          libtomcrypt1 1.18.2+dfsg-7+b2 root (no scripts)
+          libtommath1 1.3.0-1 root (no scripts)
+          /site/authorized_keys (overlays/site/authorized_keys.tera)
+            | console=tty1 console=ttyS1,115200 boot=PARTUUID=5ca2d9ed-01 root=PARTUUID=5ca2d9ed-02 ro panic=10 quiet net.ifnames=0
+          /etc/systemd/system/multi-user.target.wants/ssh.service -> ../ssh.service (link)
+          /etc/systemd/system/ssh.service 0644 (overlays/rootfs/etc/systemd/system/ssh.service)
+    "#]].assert_eq(&added);
+}
+
+/// One root, with one hash, serves a whole fleet; what tells its cards apart is on the boot partition.
+#[test]
+fn root_and_initramfs_know_nothing_of_the_site() {
+    let elsewhere = SiteOptions {
+        ssid: Ssid::new("Café \"bar\" $x").unwrap(),
+        security: Security::Open,
+        country: Some(CountryCode::parse("DE").unwrap()),
+        hostname: Hostname::parse("attic").unwrap(),
+        ssh_keys: None,
+    };
+    let (one, other) = (plan_for("pi3", &site()), plan_for("pi3", &elsewhere));
+    assert_eq!(
+        (&one.root, &one.initramfs, one.signature),
+        (&other.root, &other.initramfs, other.signature)
+    );
+    assert_ne!(one.boot, other.boot);
+    let printed = one.to_string();
+    let pmk = site_file(&one, "wpa_supplicant.conf")
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("psk=").map(str::to_owned));
+    assert!(!printed.contains(&pmk.unwrap()), "a plan shows no key");
+}
+
+#[test]
+fn any_name_of_a_network_is_one_harmless_line() {
+    for ssid in [
+        &b"home"[..],
+        "Café \"bar\" $x".as_bytes(),
+        b"}\nnetwork={",
+        b"{{ pmk }}{% raw %}",
+        b"\0\r\n\\\xff",
+        b" # <&>'\"",
+    ] {
+        let site = SiteOptions {
+            ssid: Ssid::new(ssid).unwrap(),
+            ..site()
+        };
+        let text = site_file(&plan_for("pi3", &site), "wpa_supplicant.conf");
+        assert!(
+            text.bytes()
+                .all(|byte| byte.is_ascii_graphic() || b" \t\n".contains(&byte)),
+            "{text}"
+        );
+        assert_eq!(text.matches("\nnetwork={\n").count(), 1, "{text}");
+        assert!(
+            text.contains(&format!("\n\tssid={}\n", site.ssid.to_hex())),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn supplicant_files() {
+    let secured = SiteOptions {
+        country: Some(CountryCode::parse("de").unwrap()),
+        ..site()
+    };
+    expect![[r##"
+        # Network: home
+        ctrl_interface=/run/wpa_supplicant
+        update_config=0
+        country=DE
+
+        network={
+        	# The name of the network, its bytes in hexadecimal. A name in double quotes is fine too: ssid="name"
+        	ssid=686f6d65
+        	scan_ssid=1
+        	key_mgmt=WPA-PSK
+        	# The key, as 64 hexadecimal digits. A passphrase in double quotes is fine too: psk="passphrase"
+        	psk=613df7a59cc4227a0d7e51994dbd9c8d2199b35982c8ad1403ae207f38523156
+        }
+    "##]].assert_eq(&site_file(&plan_for("pi3", &secured), "wpa_supplicant.conf"));
+    let open = SiteOptions {
+        security: Security::Open,
+        ..site()
+    };
+    expect![[r##"
+        # Network: home
+        ctrl_interface=/run/wpa_supplicant
+        update_config=0
+
+        network={
+        	# The name of the network, its bytes in hexadecimal. A name in double quotes is fine too: ssid="name"
+        	ssid=686f6d65
+        	scan_ssid=1
+        	key_mgmt=NONE
+        }
+    "##]].assert_eq(&site_file(&plan_for("pi3", &open), "wpa_supplicant.conf"));
+}
+
+#[test]
+fn a_package_nobody_has_read_stops_the_plan() {
+    let (board, overlays) = (board("pi3"), overlays());
+    let mut resolution = resolution(&board, &overlays, &BTreeSet::new());
+    let mut stranger = resolution.packages["mount"].clone();
+    stranger.name = "telnetd".to_owned();
+    resolution.packages.insert("telnetd".to_owned(), stranger);
+    let err = plan(&PlanInputs {
+        board: &board,
+        site: &site(),
+        resolution: &resolution,
+        overlays: &overlays,
+    })
+    .unwrap_err();
+    expect!["nobody has read the maintainer scripts of package `telnetd`; read them, then list it under scriptless or scripts in packages.toml"].assert_eq(&err.to_string());
+}
