@@ -6,6 +6,7 @@ pub mod disk;
 pub mod fat;
 pub mod fetch;
 pub mod initramfs;
+pub mod modules;
 pub mod release;
 pub mod rootfs;
 pub mod squashfs;

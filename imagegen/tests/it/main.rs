@@ -5,6 +5,7 @@
     reason = "a test fails by panicking and says on stderr what it skipped"
 )]
 
+mod modules;
 mod plan;
 mod readers;
 mod writers;
