@@ -274,6 +274,16 @@ impl Hosts {
         }
     }
 
+    /// Takes over a host that an earlier process left in the kernel: its route stays while it is being asked.
+    pub(crate) fn adopt(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr, mac: MacAddr) {
+        let side = Side::Wired;
+        if !self.table.contains_key(&ip) && may_live(turn, ip, side) {
+            let state = State::Checking(Check::new(turn.now));
+            let host = Host::new(Place { mac, side }, Source::Arp, state, turn.now);
+            self.insert(turn, ip, host);
+        }
+    }
+
     /// Takes an offer made to a client on the wire.
     pub(crate) fn offer(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr, mac: MacAddr) {
         let side = Side::Wired;
@@ -423,15 +433,20 @@ impl Hosts {
         let Some(host) = self.table.get_mut(&ip) else {
             return;
         };
-        if let Some(announcements) = &mut host.announcements
-            && announcements.next <= turn.now
-        {
+        let Some(announcements) = &mut host.announcements else {
+            return;
+        };
+        if announcements.next > turn.now {
+            return;
+        }
+        let verified = matches!(host.state, State::Verified { until } if until > turn.now);
+        if verified {
             turn.announce(announcements.side, ip);
             announcements.left -= 1;
             announcements.next = turn.now + ANNOUNCE_INTERVAL;
-            if announcements.left == 0 {
-                host.announcements = None;
-            }
+        }
+        if !verified || announcements.left == 0 {
+            host.announcements = None;
         }
     }
 

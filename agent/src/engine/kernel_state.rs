@@ -330,6 +330,14 @@ impl Mirror {
         routes.find_map(|route| route.gateway)
     }
 
+    /// Returns the neighbours of ours on an interface.
+    pub(crate) fn neighbours(&self, index: IfIndex) -> Vec<(Ipv4Addr, MacAddr)> {
+        let all = self.ours.neighbours.iter();
+        all.filter(|((on, _), _)| *on == index)
+            .map(|((_, host), mac)| (*host, *mac))
+            .collect()
+    }
+
     /// Takes note that the kernel refused a change.
     pub(crate) fn refuse(&mut self, change: Change, errno: i32, now: Instant) {
         self.ours.undo(&change, errno);
@@ -371,5 +379,139 @@ impl Mirror {
     /// Returns how many changes the kernel refused and has not been asked for again.
     pub(crate) fn refused(&self) -> usize {
         self.refused.values().filter(|retry| retry.waiting).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_key() -> impl Strategy<Value = (IfIndex, Ipv4Addr)> {
+        (1u32..4, 0u8..6).prop_map(|(index, last)| (IfIndex(index), Ipv4Addr::new(10, 0, 0, last)))
+    }
+
+    prop_compose! {
+        fn any_ours()(
+            up in proptest::collection::btree_set((1u32..4).prop_map(IfIndex), 0..3),
+            addresses in proptest::collection::btree_set(any_key(), 0..4),
+            routes in proptest::collection::btree_map(any_key(), 0u8..3, 0..6),
+            neighbours in proptest::collection::btree_map(any_key(), 0u8..3, 0..6),
+            sysctls in proptest::collection::btree_map(1u32..4, 0u8..3, 0..3),
+        ) -> Ours {
+            let sysctl = |index| Sysctl { index: Some(IfIndex(index)), setting: "forwarding" };
+            Ours {
+                up,
+                addresses,
+                routes: routes.into_iter().map(|(key, last)| (key, Some(Ipv4Addr::new(10, 9, 9, last)))).collect(),
+                neighbours: neighbours.into_iter().map(|(key, last)| (key, MacAddr(2, 0, 0, 0, 0, last))).collect(),
+                sysctls: sysctls.into_iter().map(|(index, value)| (sysctl(index), value)).collect(),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_changed_is_what_is_wanted(wanted in any_ours(), mut actual in any_ours()) {
+            for change in diff(&wanted, &actual) {
+                actual.apply(&change);
+            }
+            prop_assert_eq!(diff(&wanted, &actual), []);
+        }
+    }
+
+    #[test]
+    fn a9_settings_held() {
+        let mut lines = String::new();
+        for (sysctl, value) in held_sysctls(IfIndex(2), IfIndex(3)) {
+            let index = sysctl
+                .index
+                .map_or("all".to_owned(), |index| index.to_string());
+            lines += &format!("{index} {}={value}\n", sysctl.setting);
+        }
+        expect![[r#"
+            all send_redirects=0
+            2 accept_redirects=0
+            2 arp_announce=2
+            2 arp_ignore=1
+            2 forwarding=1
+            2 proxy_arp=0
+            2 rp_filter=2
+            2 send_redirects=0
+            3 accept_redirects=0
+            3 arp_announce=2
+            3 arp_ignore=1
+            3 forwarding=1
+            3 proxy_arp=0
+            3 rp_filter=2
+            3 send_redirects=0
+        "#]]
+        .assert_eq(&lines);
+    }
+
+    const WIRED: IfIndex = IfIndex(3);
+    const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
+
+    fn wanted() -> Ours {
+        let mut wanted = Ours::default();
+        wanted.addresses.insert((WIRED, HOST));
+        wanted
+    }
+
+    #[test]
+    fn a_refused_change_waits_longer_each_time() {
+        let mut now = crate::engine::test_clock();
+        let mut mirror = Mirror::default();
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            let changes = mirror.reconcile(&wanted(), now);
+            assert_eq!(changes.len(), 1);
+            mirror.refuse(changes[0].clone(), 12, now);
+            assert_eq!(mirror.reconcile(&wanted(), now), []);
+            let due = mirror.next_deadline().unwrap();
+            waits.push((due - now).as_millis());
+            now = due;
+        }
+        assert_eq!(
+            waits,
+            [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]
+        );
+        assert_eq!(mirror.reconcile(&wanted(), now).len(), 1);
+        assert_eq!((mirror.next_deadline(), mirror.refused()), (None, 0));
+    }
+
+    #[test]
+    fn a_removal_of_what_is_gone_is_done() {
+        let now = crate::engine::test_clock();
+        let mut mirror = Mirror::default();
+        mirror.reconcile(&wanted(), now);
+        let removal = mirror.reconcile(&Ours::default(), now).remove(0);
+        mirror.refuse(removal.clone(), 99, now);
+        let later = now + LONGEST_RETRY;
+        assert_eq!(mirror.reconcile(&Ours::default(), later), []);
+        mirror.refuse(removal.clone(), 1, later);
+        let much_later = later + LONGEST_RETRY;
+        assert_eq!(mirror.reconcile(&Ours::default(), much_later), [removal]);
+    }
+
+    #[test]
+    fn routes_are_gone_when_their_interface_goes_down() {
+        let now = crate::engine::test_clock();
+        let link = |up| Link {
+            name: "eth0".to_owned(),
+            mac: None,
+            up,
+            carrier: up,
+        };
+        let mut wanted = Ours::default();
+        wanted.up.insert(WIRED);
+        wanted.routes.insert((WIRED, HOST), Some(HOST));
+        let mut mirror = Mirror::default();
+        mirror.take(KernelEvent::Link(WIRED, link(true)));
+        assert_eq!(mirror.reconcile(&wanted, now).len(), 1);
+        mirror.take(KernelEvent::Link(WIRED, link(false)));
+        assert_eq!(mirror.reconcile(&wanted, now).len(), 2);
     }
 }

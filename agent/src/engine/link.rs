@@ -20,8 +20,8 @@ use crate::addr::{IfIndex, MacAddr, Side};
 use super::kernel_state::Mirror;
 use super::{Address, BridgeState, Link};
 
-/// Longest prefix that leaves room for us, the gateway and one more host.
-const LONGEST_PREFIX: u8 = 29;
+/// Longest prefix that leaves room for another host.
+const LONGEST_PREFIX: u8 = 30;
 
 /// One usable interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,7 +236,8 @@ mod tests {
             Stopping         + uplink - stop     -> Stopping
             Stopping         + - cable stop      -> Stopping
             Stopping         + uplink cable stop -> Stopping
-        "#]].assert_eq(&table);
+        "#]]
+        .assert_eq(&table);
     }
 
     fn bridge(address: [u8; 4], prefix: u8) -> Bridge {

@@ -7,6 +7,8 @@
 
 mod dhcp_relay;
 mod hosts;
+#[cfg(test)]
+mod invariants;
 mod kernel_state;
 mod link;
 mod proxy_arp;
@@ -510,6 +512,9 @@ impl Engine {
             frames,
         };
         self.proxy_arp.ask_gateway(&mut turn);
+        for (ip, mac) in self.mirror.neighbours(bridge.wired.index) {
+            self.hosts.adopt(&mut turn, ip, mac);
+        }
         self.hosts.handle_tick(&mut turn);
     }
 
@@ -615,4 +620,14 @@ impl Engine {
         }
         wanted
     }
+}
+
+/// Returns a moment for tests to begin at; what they do with time from there is arithmetic.
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an `Instant` cannot be made otherwise"
+)]
+fn test_clock() -> Instant {
+    Instant::now()
 }

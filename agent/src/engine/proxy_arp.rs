@@ -85,9 +85,11 @@ impl ProxyArp {
         if !arp.spa.is_unspecified() {
             let learned = hosts.learn(turn, arp.spa, place);
             self.answer_waiting(turn, hosts, arp.spa, place);
-            if learned == Learned::Refused {
-                turn.count("arp-sender-refused");
-                return;
+            match learned {
+                Learned::Here => {}
+                // The sender may still be where it was, and then this is a reflection of what it said there.
+                Learned::Contested => return turn.count("arp-sender-contested"),
+                Learned::Refused => return turn.count("arp-sender-refused"),
             }
         }
         let announcement = arp.spa == arp.tpa;
