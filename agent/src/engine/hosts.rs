@@ -491,7 +491,12 @@ impl Hosts {
                 }
                 State::Challenged { by, .. } => {
                     let by = *by;
-                    self.move_host(turn, ip, by);
+                    // Meanwhile the address may have become the gateway's (A10).
+                    if may_live(turn, ip, by.side) {
+                        self.move_host(turn, ip, by);
+                    } else {
+                        host.state = State::Checking(Check::new(now));
+                    }
                 }
                 State::Remembered { until, .. } if *until <= now => drop_host(&mut self.table, ip),
                 State::Remembered { check, .. } => match check {
