@@ -180,6 +180,7 @@ fn take_reply(turn: &mut Turn<'_>, hosts: &mut Hosts, message: &Dhcp<'_>) {
     match (message.message_type(), message.lease_time()) {
         (MessageType::Offer, _) => hosts.offer(turn, address, mac),
         (MessageType::Ack, Some(seconds)) => hosts.lease(turn, address, mac, lease(seconds)),
+        // An acknowledgement without a lease answers an INFORM; nothing else says where a client is.
         (_, _) => {}
     }
 }

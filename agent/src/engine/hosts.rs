@@ -335,15 +335,17 @@ impl Hosts {
         }
     }
 
-    /// Takes a renewal seen on its way through the routed path (D7).
-    pub(crate) fn renew(&mut self, ip: Ipv4Addr, mac: MacAddr, lease_end: Instant) {
+    /// Takes a renewal seen on its way through the routed path (D7); returns whether it was a host's on the wire.
+    pub(crate) fn renew(&mut self, ip: Ipv4Addr, mac: MacAddr, lease_end: Instant) -> bool {
         if let Some(host) = self.table.get_mut(&ip)
             && host.place.mac == mac
             && host.place.side == Side::Wired
         {
             host.source = Source::Dhcp;
             host.lease_end = Some(lease_end);
+            return true;
         }
+        false
     }
 
     /// Forgets a host that gave its address up.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use crate::addr::MacAddr;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::dhcp::MessageType;
 

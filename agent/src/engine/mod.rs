@@ -5,23 +5,32 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-mod dhcp_relay;
-mod hosts;
-#[cfg(test)]
-mod invariants;
-mod kernel_state;
+mod seam;
+
 mod link;
-mod proxy_arp;
-mod report;
+
 mod turn;
 
-use std::collections::{BTreeMap, BTreeSet};
+mod hosts;
+
+mod proxy_arp;
+
+mod dhcp_relay;
+
+mod kernel_state;
+
+mod report;
+
+#[cfg(test)]
+mod invariants;
+
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use tracing::{debug, info, trace, warn};
 
-use crate::addr::{IfIndex, MacAddr, Side};
+use crate::addr::{IfIndex, Side};
 use crate::wire::ethernet;
 use crate::wire::{arp, udp};
 
@@ -33,235 +42,9 @@ use proxy_arp::ProxyArp;
 use turn::{Counters, Turn};
 
 pub use report::{HostReport, InterfaceReport, Report};
-
-/// Everything the engine can be told.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// The whole of the kernel's state, at start and whenever netlink lost messages.
-    KernelDump(KernelState),
-    /// One change reported by netlink.
-    Kernel(KernelEvent),
-    /// The kernel refused a change (`errno` is positive).
-    Refused {
-        /// The change.
-        change: Change,
-        /// The kernel's error number.
-        errno: i32,
-    },
-    /// Port 67 could not be held: another program serves or relays DHCP on this machine.
-    Port67Taken,
-    /// A frame received on a side, as the packet socket gave it (`wire` decodes it before any policy sees it).
-    Frame {
-        /// The side.
-        side: Side,
-        /// The frame, without FCS.
-        bytes: &'a [u8],
-    },
-    /// A deadline passed.
-    Tick,
-    /// The process was asked to end: give everything back.
-    Stop,
-}
-
-/// Everything the engine can ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Open a packet socket (ARP, and UDP to ports 67 and 68) on the interface; `promiscuous` lasts as long as the socket.
-    OpenPort {
-        /// The side.
-        side: Side,
-        /// The interface.
-        index: IfIndex,
-        /// Whether to hold promiscuous membership.
-        promiscuous: bool,
-    },
-    /// Close that socket.
-    ClosePort {
-        /// The side.
-        side: Side,
-    },
-    /// Send a complete Ethernet frame out of a side.
-    Send {
-        /// The side.
-        side: Side,
-        /// The frame, without FCS.
-        frame: Vec<u8>,
-    },
-    /// Change the kernel's state.
-    Apply(Change),
-    /// The state shown to people and to the service manager changed.
-    StateChanged {
-        /// The state left.
-        from: BridgeState,
-        /// The state entered.
-        to: BridgeState,
-    },
-    /// Everything was given back; the process may end.
-    Finished,
-}
-
-/// A change to the kernel's state. Each is idempotent.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
-    /// Set the interface administratively up.
-    SetUp(IfIndex),
-    /// Add `address`/32 to the interface, marked as ours (`IFA_PROTO`), without a prefix route.
-    AddAddress {
-        /// The interface.
-        index: IfIndex,
-        /// The address.
-        address: Ipv4Addr,
-    },
-    /// Remove our `address`/32 from the interface.
-    RemoveAddress {
-        /// The interface.
-        index: IfIndex,
-        /// The address.
-        address: Ipv4Addr,
-    },
-    /// Add or replace the link-scope route to `host`/32, marked as ours (`RTA_PROTO`), preferring `source`.
-    AddRoute {
-        /// The interface.
-        index: IfIndex,
-        /// The host.
-        host: Ipv4Addr,
-        /// The preferred source address.
-        source: Ipv4Addr,
-    },
-    /// Remove our route to `host`/32.
-    RemoveRoute {
-        /// The interface.
-        index: IfIndex,
-        /// The host.
-        host: Ipv4Addr,
-    },
-    /// Add or replace the neighbour entry, reachable, marked as ours (`NDA_PROTOCOL`).
-    SetNeighbour {
-        /// The interface.
-        index: IfIndex,
-        /// The host.
-        host: Ipv4Addr,
-        /// The host's hardware address.
-        mac: MacAddr,
-    },
-    /// Remove the neighbour entry.
-    RemoveNeighbour {
-        /// The interface.
-        index: IfIndex,
-        /// The host.
-        host: Ipv4Addr,
-    },
-    /// Set a sysctl, remembering (also across a kill) the value it had; see `Sysctl`.
-    HoldSysctl {
-        /// Which one.
-        sysctl: Sysctl,
-        /// The value to hold.
-        value: u8,
-    },
-    /// Give a held sysctl its remembered value back.
-    ReleaseSysctl {
-        /// Which one.
-        sysctl: Sysctl,
-    },
-}
-
-/// `net.ipv4.conf.<interface>.<setting>`; no interface means `all`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sysctl {
-    /// The interface, or `None` for `all`.
-    pub index: Option<IfIndex>,
-    /// The last component of the name, such as `arp_ignore`.
-    pub setting: &'static str,
-}
-
-/// What the kernel holds that matters here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelState {
-    /// All interfaces by index.
-    pub links: BTreeMap<IfIndex, Link>,
-    /// IPv4 addresses of all interfaces.
-    pub addresses: BTreeSet<Address>,
-    /// IPv4 unicast routes of the main table: default routes (any protocol) and ours.
-    pub routes: BTreeSet<Route>,
-    /// Neighbour entries marked as ours.
-    pub neighbours: BTreeMap<(IfIndex, Ipv4Addr), MacAddr>,
-}
-
-/// One netlink notification, in the same terms.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KernelEvent {
-    /// An interface appeared or changed (name, address, flags, carrier).
-    Link(IfIndex, Link),
-    /// An interface vanished.
-    LinkGone(IfIndex),
-    /// An address was added.
-    AddressAdded(Address),
-    /// An address was removed.
-    AddressRemoved(Address),
-    /// A route was added.
-    RouteAdded(Route),
-    /// A route was removed.
-    RouteRemoved(Route),
-    /// A neighbour entry of ours was set.
-    NeighbourSet(IfIndex, Ipv4Addr, MacAddr),
-    /// A neighbour entry of ours was removed.
-    NeighbourRemoved(IfIndex, Ipv4Addr),
-}
-
-/// An interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Its present name.
-    pub name: String,
-    /// Its hardware address; `None` where it is not Ethernet-like.
-    pub mac: Option<MacAddr>,
-    /// Administratively up (`IFF_UP`).
-    pub up: bool,
-    /// Carrier present (`IFF_LOWER_UP`).
-    pub carrier: bool,
-}
-
-/// An IPv4 address on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Address {
-    /// The interface.
-    pub index: IfIndex,
-    /// The local address.
-    pub address: Ipv4Addr,
-    /// Prefix length in bits.
-    pub prefix: u8,
-    /// Carries our protocol mark.
-    pub ours: bool,
-}
-
-/// An IPv4 route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
-    /// The outgoing interface.
-    pub index: IfIndex,
-    /// Destination prefix (0.0.0.0/0 is the default route).
-    pub destination: (Ipv4Addr, u8),
-    /// The gateway, where there is one.
-    pub gateway: Option<Ipv4Addr>,
-    /// Carries our protocol mark.
-    pub ours: bool,
-}
-
-/// What the bridge as a whole is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BridgeState {
-    /// The uplink is missing, has no carrier or no address.
-    WaitingForUplink,
-    /// The uplink is ready; the wired interface is missing or has no carrier.
-    WaitingForCable,
-    /// Both sides are up and hosts are served.
-    Bridging,
-    /// Both ports are on one segment; nothing is served.
-    Loop,
-    /// Asked to end.
-    Stopping,
-}
+pub use seam::{
+    Action, Address, BridgeState, Change, Input, KernelEvent, KernelState, Link, Route, Sysctl,
+};
 
 /// What the engine is told once, by the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

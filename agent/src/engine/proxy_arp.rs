@@ -37,6 +37,9 @@ pub(crate) const MOST_SILENT: usize = 256;
 /// Most announcements passed on in one second, whoever makes them.
 const MOST_ANNOUNCEMENTS: u32 = 32;
 
+/// How long a claim to our own address is shown as a problem.
+const CLAIM_SHOWN: Duration = Duration::from_secs(300);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Ask,
@@ -64,6 +67,8 @@ pub(crate) struct ProxyArp {
     questions: BTreeMap<Key, Question>,
     silent: BTreeMap<(Side, Ipv4Addr), Instant>,
     announcements: Option<(Instant, u32)>,
+    /// When another station last spoke with our own address.
+    own_address_claimed: Option<Instant>,
 }
 
 impl ProxyArp {
@@ -80,6 +85,7 @@ impl ProxyArp {
         let place = Place { mac: arp.sha, side };
         if arp.spa == turn.bridge.address {
             turn.count("own-address-claimed");
+            self.own_address_claimed = Some(turn.now);
             return;
         }
         if !arp.spa.is_unspecified() {
@@ -266,10 +272,17 @@ impl ProxyArp {
         count < MOST_ANNOUNCEMENTS
     }
 
+    /// Returns whether another station spoke with our own address lately.
+    pub(crate) fn own_address_is_claimed(&self, now: Instant) -> bool {
+        self.own_address_claimed
+            .is_some_and(|at| at + CLAIM_SHOWN > now)
+    }
+
     /// Forgets all questions, because the sides they were about are gone.
     pub(crate) fn clear(&mut self) {
         self.questions.clear();
         self.silent.clear();
+        self.own_address_claimed = None;
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {

@@ -164,7 +164,7 @@ fn problems(engine: &Engine, now: Instant) -> Vec<String> {
             ));
         }
     }
-    if engine.counters.contains_key("own-address-claimed") {
+    if engine.proxy_arp.own_address_is_claimed(now) {
         problems.push(format!(
             "another machine claims the address of {uplink}: see the router's list of leases"
         ));
