@@ -290,3 +290,152 @@ fn installed_size(stanza: &Stanza<'_>) -> Option<u64> {
         Some(text) => text.parse::<u64>().ok()?.checked_mul(1024),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STANZA: &str = "Package: rust-src\nSource: rustc (1.2)\nVersion: 1.2+dfsg1-1~bpo13+1\nInstalled-Size: 3\nArchitecture: all\n\
+        Depends: a (>= 1),\n b | c\nPre-Depends: d\nBreaks: e\nConflicts: f\nProvides: g (= 3), h\nMulti-Arch: foreign\nSection: devel\n\
+        Filename: pool/main/r/rust-src_1.2.deb\nSize: 12\n\
+        SHA256: 00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF\n";
+
+    fn origin(suite: &str) -> Origin {
+        Origin {
+            suite: suite.to_owned(),
+            automatic: !suite.ends_with("-backports"),
+        }
+    }
+
+    fn check(from: &str, to: &str, expected: Expect) {
+        assert!(STANZA.contains(from));
+        let mut index = Index::default();
+        let outcome = index.add(&STANZA.replace(from, to), &origin("trixie-security"));
+        expected.assert_eq(&match outcome {
+            Ok(()) => {
+                let package = &index.versions("rust-src")[0];
+                format!(
+                    "{} of {:?}, {} bytes at {:?} {}, unpacked {}, {} and {} relations, limit {}",
+                    package.version,
+                    package.source.0,
+                    package.size,
+                    package.archive,
+                    package.filename,
+                    package.installed_size,
+                    package.depends.len(),
+                    package.conflicts.len(),
+                    package.unpack_limit(),
+                )
+            }
+            Err(error) => error.to_string(),
+        });
+    }
+
+    #[test]
+    fn a_stanza_is_read_or_refused() {
+        check(
+            "",
+            "",
+            expect![[
+                r#"1.2+dfsg1-1~bpo13+1 of "rustc", 12 bytes at Security pool/main/r/rust-src_1.2.deb, unpacked 3072, 3 and 2 relations, limit 67115008"#
+            ]],
+        );
+        check(
+            "Source: rustc (1.2)\n",
+            "",
+            expect![[
+                r#"1.2+dfsg1-1~bpo13+1 of "rust-src", 12 bytes at Security pool/main/r/rust-src_1.2.deb, unpacked 3072, 3 and 2 relations, limit 67115008"#
+            ]],
+        );
+        check(
+            "Installed-Size: 3\n",
+            "",
+            expect![[
+                r#"1.2+dfsg1-1~bpo13+1 of "rustc", 12 bytes at Security pool/main/r/rust-src_1.2.deb, unpacked 0, 3 and 2 relations, limit 67108864"#
+            ]],
+        );
+        check(
+            "Size: 12\n",
+            "Size: many\n",
+            expect!["package `rust-src` of trixie-security has no usable Size"],
+        );
+        check(
+            "SHA256: 0",
+            "SHA256: x",
+            expect!["package `rust-src` of trixie-security has no usable SHA256"],
+        );
+        check(
+            "pool/main",
+            "pool/../..",
+            expect!["package `rust-src` of trixie-security has no usable Filename"],
+        );
+        check(
+            "pool/main",
+            "http://other/main",
+            expect!["package `rust-src` of trixie-security has no usable Filename"],
+        );
+        check(
+            "Version: 1.2",
+            "Version: 1_2",
+            expect!["package `rust-src` of trixie-security has no usable Version"],
+        );
+        check(
+            "b | c",
+            "b | (",
+            expect!["package `rust-src` of trixie-security has a Depends that cannot be read"],
+        );
+        check(
+            "Package: rust-src",
+            "Package: ../x",
+            expect!["package `../x` of trixie-security has no usable Package"],
+        );
+    }
+
+    #[test]
+    fn several_versions_of_one_package() {
+        let mut index = Index::default();
+        for (version, suite) in [
+            ("1.0-1", "trixie"),
+            ("1.10-1~bpo13", "trixie-backports"),
+            ("1.9-1", "trixie-updates"),
+            ("1.9-2~bpo13", "trixie-backports"),
+            ("1.9-1", "trixie"),
+        ] {
+            let stanza = STANZA.replace("1.2+dfsg1-1~bpo13+1", version);
+            index.add(&stanza, &origin(suite)).unwrap();
+        }
+        let versions: Vec<String> = index
+            .versions("rust-src")
+            .iter()
+            .map(|package| format!("{} {}", package.version, package.suite))
+            .collect();
+        expect![[r#"
+            1.10-1~bpo13 trixie-backports
+            1.9-2~bpo13 trixie-backports
+            1.9-1 trixie-updates
+            1.0-1 trixie"#]]
+        .assert_eq(&versions.join("\n"));
+        assert_eq!(
+            index.latest("rust-src").unwrap().version.to_string(),
+            "1.9-1"
+        );
+        let found = index
+            .find("rust-src", |upstream| upstream == "1.9")
+            .unwrap();
+        assert_eq!(found.version.to_string(), "1.9-2~bpo13");
+        assert!(index.find("rust-src", |upstream| upstream == "7").is_none());
+        assert!(index.versions("nothing").is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_list_is_read_without_a_panic(place in 0..STANZA.len(), text in "[ -~\n\u{e9}]{0,6}") {
+            let mut damaged = STANZA.to_owned();
+            damaged.insert_str(place, &text);
+            let _ = Index::default().add(&damaged, &origin("trixie"));
+        }
+    }
+}

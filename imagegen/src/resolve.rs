@@ -277,3 +277,143 @@ fn check_conflicts(chosen: &Resolution) -> Result<(), ResolveError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::index::Origin;
+
+    /// A package a line: `name version; field: value; ...`. A line `suite: name` opens the next suite; one called backports is not automatic.
+    fn index(text: &str) -> Index {
+        let mut index = Index::default();
+        let mut suite = "trixie";
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if let Some(name) = line.strip_prefix("suite: ") {
+                suite = name;
+                continue;
+            }
+            let (package, fields) = line.split_once(';').unwrap_or((line, ""));
+            let (name, version) = package.split_once(' ').unwrap();
+            let stanza = format!(
+                "Package: {name}\nVersion: {version}\nArchitecture: arm64\nFilename: pool/{name}_{version}.deb\nSize: 1\nSHA256: {}\n{}\n",
+                "0".repeat(64),
+                fields.replace(';', "\n").replace("\n ", "\n").trim()
+            );
+            let origin = Origin {
+                suite: suite.to_owned(),
+                automatic: suite != "backports",
+            };
+            index.add(&stanza, &origin).unwrap();
+        }
+        index
+    }
+
+    /// `want` names the roots (`name` or `name=version`), `-name` leaves out, `+name` is there already.
+    fn check(packages: &str, want: &str, expected: Expect) {
+        let mut request = Request::default();
+        for word in want.split_whitespace() {
+            if let Some(name) = word.strip_prefix('-') {
+                request.exclude.insert(name.to_owned());
+            } else if let Some(name) = word.strip_prefix('+') {
+                request.assume.insert(name.to_owned());
+            } else if let Some((name, version)) = word.split_once('=') {
+                request.roots.push(Root {
+                    name: name.to_owned(),
+                    version: Some(version.parse().unwrap()),
+                });
+            } else {
+                request.roots.push(Root::latest(word));
+            }
+        }
+        expected.assert_eq(&match resolve(&index(packages), &request) {
+            Err(error) => error.to_string(),
+            Ok(resolution) => {
+                let show = |package: &Package| format!("{} {}", package.name, package.version);
+                let shown: Vec<String> = resolution.packages.values().map(show).collect();
+                shown.join(", ")
+            }
+        });
+    }
+
+    #[test]
+    fn the_closure_runs_over_both_kinds_of_dependency() {
+        let packages = "a 1; Depends: b; Pre-Depends: c (>= 2)\nb 1; Depends: d, a\nc 2\nd 1\ne 1";
+        check(packages, "a", expect!["a 1, b 1, c 2, d 1"]);
+        check(packages, "e d", expect!["d 1, e 1"]);
+        check(packages, "a -b", expect!["a 1, c 2"]);
+        check(packages, "a +b +c", expect!["a 1"]);
+    }
+
+    #[test]
+    fn of_the_alternatives_a_chosen_one_is_best_then_the_first_that_can_be_had() {
+        let packages = "a 1; Depends: x | b | c\nb 1\nc 1\nd 1; Depends: c";
+        check(packages, "a", expect!["a 1, b 1"]);
+        check(packages, "a c", expect!["a 1, c 1"]);
+        check(packages, "a -b", expect!["a 1"]);
+        check(packages, "a -c", expect!["a 1, b 1"]);
+    }
+
+    #[test]
+    fn the_highest_version_wins_and_backports_only_when_asked_for() {
+        let packages = "a 1:1\na 2\nsuite: trixie-security\na 1:1+deb13u1\nsuite: backports\na 1:3~bpo13\na 1:2~bpo13";
+        check(packages, "a", expect!["a 1:1+deb13u1"]);
+        check(packages, "a=1:2~bpo13", expect!["a 1:2~bpo13"]);
+        check(
+            packages,
+            "a=7",
+            expect!["package `a 7` is not in the archive"],
+        );
+        let dependent = "b 1; Depends: a (<< 2)\na 3\nsuite: old\na 1";
+        check(dependent, "b", expect!["a 1, b 1"]);
+    }
+
+    #[test]
+    fn virtual_packages() {
+        let packages = "a 1; Depends: mta\nz 1; Provides: mta\ny 1; Provides: mta (= 5)\nb 1; Depends: mta (>= 4)\nc 1; Depends: mta (>= 6)";
+        check(packages, "a", expect!["a 1, y 1"]);
+        check(packages, "a z", expect!["a 1, z 1"]);
+        check(packages, "b", expect!["b 1, y 1"]);
+        check(
+            packages,
+            "c",
+            expect!["`mta (>= 6)` cannot be had, wanted by c"],
+        );
+        check(packages, "a -mta", expect!["a 1"]);
+        check(packages, "a -y", expect!["a 1"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_the_chain_that_wanted_it() {
+        let packages = "a 1; Depends: b\nb 1; Depends: c\nc 1; Depends: d (>= 2) | e, f\nd 1\nf 1";
+        check(
+            packages,
+            "a",
+            expect!["`d (>= 2) | e` cannot be had, wanted by c <- b <- a"],
+        );
+        check(packages, "q", expect!["package `q` is not in the archive"]);
+        check(
+            packages,
+            "d a",
+            expect!["`d (>= 2) | e` is wanted by c <- b <- a, but d 1 is chosen"],
+        );
+    }
+
+    #[test]
+    fn conflicts_and_breaks() {
+        let packages = "a 1; Depends: b\nb 1; Breaks: c (<< 2)\nc 1\nsuite: u\nd 1; Conflicts: v; Provides: v\ne 1; Provides: v\nf 1; Conflicts: e (<< 1)";
+        check(
+            packages,
+            "a c",
+            expect!["b (wanted by b <- a) does not go together with c (wanted by c)"],
+        );
+        check(packages, "d", expect!["d 1"]);
+        check(
+            packages,
+            "d e",
+            expect!["d (wanted by d) does not go together with e (wanted by e)"],
+        );
+        check(packages, "e f", expect!["e 1, f 1"]);
+    }
+}
