@@ -5,6 +5,10 @@
     reason = "a test fails by panicking and says on stderr what it skipped"
 )]
 
+mod archive;
+mod debs;
+mod fetching;
+mod mirror_server;
 mod modules;
 mod plan;
 mod readers;

@@ -85,6 +85,9 @@ impl Store {
                 .map_err(failed("open", &path))?;
             file.lock().map_err(failed("lock", &path))?;
             if self.lookup(wanted)?.is_some() {
+                if is_same_file(&file, &path) {
+                    fs::remove_file(&path).map_err(failed("remove", &path))?;
+                }
                 return Ok(None);
             }
             if !is_same_file(&file, &path) {
