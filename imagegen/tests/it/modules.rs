@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use expect_test::expect;
+use imagegen::make::deb::unpack_deb;
 use imagegen::make::modules::{KernelLists, ModuleIndex, ModuleInfo};
 use imagegen::tree::{Node, Tree};
 use proptest::prelude::*;
 
 use crate::readers::{available, run, skip};
 
-/// A directory `lib/modules/VERSION` with uncompressed modules, to compare on besides the made-up ones.
-const REAL_MODULES: &str = "FOOTBRIDGE_TEST_MODULES";
+/// Names a kernel's package (`linux-image-….deb`) whose modules are compared besides the made-up ones.
+const REAL_KERNEL: &str = "FOOTBRIDGE_TEST_KERNEL";
+
+/// Bytes the package may unpack to.
+const KERNEL_MAX: u64 = 4 << 30;
 
 const VERSION: &str = "6.12.0-test";
 
@@ -282,44 +287,55 @@ fn depmod_agrees_about_made_up_modules() {
 #[test]
 fn depmod_agrees_about_a_real_kernel() {
     let test = "depmod_agrees_about_a_real_kernel";
-    let Some(kernel) = std::env::var_os(REAL_MODULES) else {
-        return skip(
-            test,
-            &format!("{REAL_MODULES} names no directory of modules"),
-        );
+    let Some(package) = std::env::var_os(REAL_KERNEL) else {
+        return skip(test, &format!("{REAL_KERNEL} names no kernel package"));
     };
     if !available(test, &["depmod"]) {
         return;
     }
-    let kernel = Path::new(&kernel);
-    let version = kernel.file_name().unwrap().to_str().unwrap();
+    let mut unpacked = Tree::new();
+    unpack_deb(
+        &fs::read(package).unwrap(),
+        KERNEL_MAX,
+        &mut unpacked,
+        |_| true,
+    )
+    .unwrap();
+    let (version, _) = unpacked.entries("usr/lib/modules").next().unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    let mut tree = Tree::new();
-    copy_into(
-        kernel,
-        kernel,
-        &scratch.path().join("lib/modules").join(version),
-        &mut tree,
-    );
-    let index = ModuleIndex::of_tree(&tree, "m").unwrap_or_else(|err| panic!("{err}"));
+    let kernel = scratch.path().join("lib/modules").join(version);
+    let modules = decompressed(&unpacked, &format!("usr/lib/modules/{version}"));
+    for (path, node) in modules.iter() {
+        let target = kernel.join(path.strip_prefix("m/").unwrap_or(""));
+        match node.bytes() {
+            Some(bytes) => fs::write(target, bytes).unwrap(),
+            None => fs::create_dir_all(target).unwrap(),
+        }
+    }
+    let index = ModuleIndex::of_tree(&modules, "m").unwrap();
     assert!(index.paths().count() > 100, "no kernel has so few modules");
     compare_with_depmod(scratch.path(), version, &index);
 }
 
-fn copy_into(from: &Path, top: &Path, to: &Path, tree: &mut Tree) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type().unwrap().is_dir() {
-            copy_into(&path, top, &target, tree);
-        } else if entry.file_type().unwrap().is_file() {
-            let bytes = fs::read(&path).unwrap();
-            fs::write(target, &bytes).unwrap();
-            let name = Path::new("m").join(path.strip_prefix(top).unwrap());
-            tree.insert(name.to_str().unwrap(), Node::file(0o644, bytes))
-                .unwrap();
-        }
+/// The modules of a kernel below `m/`, and the lists beside them.
+fn decompressed(tree: &Tree, directory: &str) -> Tree {
+    let mut modules = Tree::new();
+    for (path, node) in tree.subtree(directory) {
+        let path = path.replacen(directory, "m", 1);
+        let node = match (path.strip_suffix(".xz"), node.bytes()) {
+            (Some(_), Some(bytes)) => {
+                let mut plain = Vec::new();
+                liblzma::read::XzDecoder::new(&bytes[..])
+                    .read_to_end(&mut plain)
+                    .unwrap();
+                Node::file(0o644, plain)
+            }
+            _ if path.ends_with("/build") || path.ends_with("/source") => continue,
+            _ => node.clone(),
+        };
+        modules.insert(path.trim_end_matches(".xz"), node).unwrap();
     }
+    modules
 }
 
 #[test]
