@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Cursor;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use expect_test::expect;
 use imagegen::inspect::fat::Fat;
@@ -13,7 +14,7 @@ use imagegen::make::squashfs::{SquashfsOptions, write_squashfs};
 use imagegen::plan::disk::{DiskLayout, DiskSignature, DiskSizes};
 use imagegen::tree::{Node, Tree};
 
-use crate::readers::{available, run};
+use crate::readers::{available, run, skip};
 use crate::writers::{TIME, noise, plain_tree};
 
 fn root() -> Vec<u8> {
@@ -181,6 +182,65 @@ fn a_failure_leaves_the_old_image_and_nothing_else() {
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(scratch.path()), ["card.img"]);
     }
+}
+
+/// Where the inner run of the next test finds a file system of 2 MiB.
+const SMALL_FILE_SYSTEM: &str = "FOOTBRIDGE_TEST_SMALL_FILE_SYSTEM";
+
+/// Runs itself again in namespaces of its own, where an ordinary user may mount a tmpfs.
+#[test]
+fn a_full_disk_is_said_and_leaves_nothing() {
+    let test = "a_full_disk_is_said_and_leaves_nothing";
+    if let Some(directory) = std::env::var_os(SMALL_FILE_SYSTEM) {
+        return fill_up(Path::new(&directory));
+    }
+    let unshare = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-e",
+            "-c",
+            script,
+        ]);
+        command
+    };
+    if !unshare("true")
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        return skip(test, "unshare gives no user namespace");
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let script = "mount -t tmpfs -o size=2m none \"$DIR\"; exec \"$EXE\" --exact \"$NAME\"";
+    let output = unshare(script)
+        .env("DIR", scratch.path())
+        .env("EXE", std::env::current_exe().unwrap())
+        .env("NAME", format!("writers_disk::{test}"))
+        .env(SMALL_FILE_SYSTEM, scratch.path())
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && stdout.contains("1 passed"),
+        "{stdout}"
+    );
+}
+
+fn fill_up(directory: &Path) {
+    let path = directory.join("card.img");
+    fs::write(&path, "old").unwrap();
+    let root = noise(3 << 20);
+    let err = write_disk(&path, &layout(&root), &parts(&Tree::new(), &root)).unwrap_err();
+    let expected = format!(
+        "no space left in {}: the image takes up to 75497472 bytes",
+        directory.display()
+    );
+    assert_eq!(err.to_string(), expected);
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+    assert_eq!(names(directory), ["card.img"]);
 }
 
 #[test]
