@@ -3,16 +3,6 @@
 //! A host is verified by a packet it sent itself, or by a lease it was given. Verified hosts are answered for on the other
 //! side, and those on the wire have a route. Being verified ends with time; then the host is asked, first alone and then by
 //! broadcast (A5), and if silent it is remembered for a while (wired hosts) or dropped.
-//!
-//! ```text
-//!  OFFER -> Provisional --+            +-- claim from elsewhere --> Challenged --silent--> Verified (there)
-//!                         | evidence   |                               | answered
-//!  evidence, ACK ---------+-------> Verified <-------------------------+
-//!                         |          |    ^
-//!                         |  60 s old|    | answered
-//!                         |          v    |
-//!  cable in (asked) -> Remembered <- Checking (unicast, then broadcast)
-//! ```
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -22,6 +12,7 @@ use tracing::debug;
 
 use crate::addr::{MacAddr, Side};
 
+use super::host::{Announcements, Check, Host, Place, Source, State};
 use super::turn::Turn;
 
 /// Most hosts on one side: two /24 full of them; a flood of invented ones costs no more than this many routes and checks.
@@ -39,8 +30,6 @@ const CHALLENGE_INTERVAL: Duration = Duration::from_millis(150);
 const RECALL_INTERVAL: Duration = Duration::from_millis(300);
 /// Between the first requests to two remembered hosts.
 const RECALL_PACE: Duration = Duration::from_millis(2);
-/// How long a silent wired host is remembered, if no lease says longer.
-const REMEMBER: Duration = Duration::from_secs(600);
 /// How long an offered address waits for its lease.
 const OFFER_LASTS: Duration = Duration::from_secs(60);
 /// How long a second claim to a host that answered for itself is only counted.
@@ -48,70 +37,6 @@ const HOLD: Duration = Duration::from_secs(10);
 /// Announcements after a move, and their distance (A6).
 const ANNOUNCEMENTS: u8 = 2;
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
-
-/// How a host was learned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    Arp,
-    Dhcp,
-}
-
-/// How sure a host's place is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum State {
-    /// Offered an address, not yet given it.
-    Provisional { until: Instant },
-    /// It showed that it is there.
-    Verified { until: Instant },
-    /// It has been silent for some time and is being asked.
-    Checking(Check),
-    /// Somebody elsewhere claims its address; it is being asked.
-    Challenged { check: Check, by: Place },
-    /// It was there, and may come back; it is being asked if there is a check.
-    Remembered {
-        until: Instant,
-        check: Option<Check>,
-    },
-}
-
-/// Requests under way.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Check {
-    sent: u8,
-    next: Instant,
-}
-
-/// Where a host is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) mac: MacAddr,
-    pub(crate) side: Side,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Announcements {
-    side: Side,
-    left: u8,
-    next: Instant,
-}
-
-/// A host.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Host {
-    pub(crate) place: Place,
-    pub(crate) source: Source,
-    pub(crate) state: State,
-    /// When it last showed that it is alive.
-    pub(crate) evidence: Instant,
-    pub(crate) lease_end: Option<Instant>,
-    /// When somebody on the other side last asked for it.
-    asked: Option<Instant>,
-    /// Until when another claim is not looked into.
-    pub(crate) held_until: Option<Instant>,
-    /// When its own announcement was last passed on.
-    passed_on: Option<Instant>,
-    announcements: Option<Announcements>,
-}
 
 /// What evidence led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,59 +54,6 @@ pub(crate) enum Learned {
 pub(crate) struct Hosts {
     table: BTreeMap<Ipv4Addr, Host>,
     random: u64,
-}
-
-impl Host {
-    fn new(place: Place, source: Source, state: State, now: Instant) -> Host {
-        Host {
-            place,
-            source,
-            state,
-            evidence: now,
-            lease_end: None,
-            asked: None,
-            held_until: None,
-            passed_on: None,
-            announcements: None,
-        }
-    }
-
-    /// Returns whether the host is, or was a moment ago, where the table says.
-    pub(crate) fn is_present(&self) -> bool {
-        match self.state {
-            State::Verified { .. } | State::Checking(_) | State::Challenged { .. } => true,
-            State::Provisional { .. } | State::Remembered { .. } => false,
-        }
-    }
-
-    fn deadline(&self) -> Instant {
-        let state = self.state_deadline();
-        self.announcements.map_or(state, |a| a.next.min(state))
-    }
-
-    fn state_deadline(&self) -> Instant {
-        match self.state {
-            State::Provisional { until } | State::Verified { until } => until,
-            State::Checking(check) | State::Challenged { check, .. } => check.next,
-            State::Remembered { until, check } => {
-                check.map_or(until, |check| check.next.min(until))
-            }
-        }
-    }
-
-    fn remembered(&mut self, now: Instant) {
-        let until = self
-            .lease_end
-            .map_or(now + REMEMBER, |end| end.max(now + REMEMBER));
-        self.state = State::Remembered { until, check: None };
-        self.announcements = None;
-    }
-}
-
-impl Check {
-    fn new(now: Instant) -> Check {
-        Check { sent: 0, next: now }
-    }
 }
 
 impl Hosts {

@@ -11,6 +11,8 @@ mod link;
 
 mod turn;
 
+mod host;
+
 mod hosts;
 
 mod proxy_arp;

@@ -13,7 +13,8 @@ use tracing::trace;
 use crate::addr::{MacAddr, Side};
 use crate::wire::arp::{Arp, Operation};
 
-use super::hosts::{Hosts, Learned, Place};
+use super::host::Place;
+use super::hosts::{Hosts, Learned};
 use super::turn::Turn;
 
 /// Most questions open at once: half a /24, so that a sweep from one side cannot flood the other.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::hosts::{Host, Source, State};
+use super::host::{Host, Source, State};
 use super::kernel_state::Mirror;
 use super::{Address, BridgeState, Engine, link};
 use crate::addr::{IfIndex, Side};
