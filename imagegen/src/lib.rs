@@ -1,4 +1,11 @@
-//! Footbridge's image builder.
+//! Footbridge's image builder: [`plan::plan`] decides what an image is, [`make::image::make_image`] builds it.
+//!
+//! ```text
+//! Board + Site + Overlays + Resolution --plan--> Plan --make_image--> .img
+//!                            packages' files + agent ---^
+//! ```
+//!
+//! Nothing here prints, runs a program or needs root. `plan` does no I/O; the network is in `make::fetch` alone.
 
 pub mod board;
 pub mod credentials;
