@@ -5,4 +5,6 @@
 
 mod command_line;
 mod config;
+mod netns;
 mod scenarios;
+mod skip;

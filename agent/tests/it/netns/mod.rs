@@ -1,0 +1,76 @@
+//! The agent in a kernel of its own: a router, the box and a wired host, each in a network namespace, with other people's
+//! DHCP server, DHCP client and probes.
+//!
+//! A test runs itself again inside fresh user, network, mount and process namespaces, so an ordinary user can run it, tests do
+//! not see each other, and whatever a test leaves behind ends with it. Where that cannot be, the test says so and is skipped.
+
+mod rig;
+mod service;
+mod supervision;
+mod tear_down;
+mod traffic;
+
+use std::process::Command;
+
+use rig::Rig;
+
+use crate::skip::{missing_tools, skip};
+
+/// Set inside the namespaces.
+const INSIDE: &str = "FOOTBRIDGE_TEST_INSIDE";
+const TOOLS: [&str; 9] = [
+    "unshare", "nsenter", "ip", "dnsmasq", "busybox", "arping", "cat", "sh", "true",
+];
+/// `--kill-child` ends the inside with the outside; the inside being the first process of its namespace, all else ends with it.
+const UNSHARE: [&str; 8] = [
+    "--user",
+    "--map-root-user",
+    "--net",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+];
+
+/// Runs `body` in namespaces of its own. To be called with a closure, directly from the test: its type names the test.
+fn in_namespace<F: FnOnce(&mut Rig)>(body: F) {
+    if std::env::var_os(INSIDE).is_some() {
+        body(&mut Rig::build());
+        return;
+    }
+    // `it::netns::traffic::some_test::{{closure}}` is `netns::traffic::some_test` to the test harness.
+    let path = std::any::type_name::<F>();
+    let test = path
+        .trim_start_matches("it::")
+        .trim_end_matches("::{{closure}}");
+    let missing = missing_tools(&TOOLS);
+    if !missing.is_empty() {
+        return skip(test, &format!("no {}", missing.join(", ")));
+    }
+    let probe = Command::new("unshare")
+        .args(UNSHARE)
+        .arg("true")
+        .output()
+        .unwrap();
+    if !probe.status.success() {
+        return skip(test, String::from_utf8_lossy(&probe.stderr).trim());
+    }
+    let run = Command::new("unshare")
+        .args(UNSHARE)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&run.stdout);
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    assert!(
+        run.status.success() && stdout.contains("1 passed"),
+        "inside the namespaces:\n{stdout}\n{stderr}"
+    );
+    // What a test measured is for whoever runs it.
+    for line in stderr.lines().filter(|line| line.starts_with("MEASURED")) {
+        eprintln!("{line}");
+    }
+}

@@ -1,0 +1,385 @@
+//! The three machines:
+//!
+//! ```text
+//!  router                 box (where the test runs)             client
+//!  r0 192.168.77.1/24 --- up0 192.168.77.2/24   down0 --------- c0
+//!  02:..:01               02:..:02              02:..:03        02:..:04
+//! ```
+//!
+//! The router's and the client's namespaces are held by a process each, and named by its id.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub(super) const ROUTER: &str = "192.168.77.1";
+pub(super) const BOX: &str = "192.168.77.2";
+pub(super) const PRINTER: &str = "192.168.77.50";
+pub(super) const UPLINK_MAC: &str = "02:00:00:00:00:02";
+pub(super) const CLIENT_MAC: &str = "02:00:00:00:00:04";
+
+/// How long anything may take that is bound to happen; a loaded machine is slow.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) struct Rig {
+    pub(super) router: Namespace,
+    pub(super) client: Namespace,
+    pub(super) dir: tempfile::TempDir,
+    children: Vec<Child>,
+}
+
+impl Rig {
+    pub(super) fn build() -> Rig {
+        // IPv6 would add addresses and routes at times of its own.
+        fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+        fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+        let rig = Rig {
+            router: Namespace::hold(),
+            client: Namespace::hold(),
+            dir: tempfile::tempdir().unwrap(),
+            children: Vec::new(),
+        };
+        ip("link set lo up");
+        ip(
+            "link add up0 address 02:00:00:00:00:02 type veth peer name r0 address 02:00:00:00:00:01",
+        );
+        ip(&format!("link set r0 netns {}", rig.router.pid()));
+        ip("link set up0 up");
+        rig.router.ip("link set r0 up");
+        rig.router.ip("addr add 192.168.77.1/24 dev r0");
+        ip("addr add 192.168.77.2/24 dev up0");
+        ip("route add default via 192.168.77.1 dev up0");
+        rig.plug_client();
+        ip("link set down0 up");
+        rig
+    }
+
+    /// Makes the pair of interfaces between the box and the client, and leaves it to the agent to set its end up.
+    pub(super) fn plug_client(&self) {
+        ip(
+            "link add down0 address 02:00:00:00:00:03 type veth peer name c0 address 02:00:00:00:00:04",
+        );
+        ip(&format!("link set c0 netns {}", self.client.pid()));
+        self.client.ip("link set lo up");
+        self.client.ip("link set c0 up");
+    }
+
+    /// Gives the client a fixed address, as a printer has, without a word on the wire.
+    pub(super) fn make_client_a_printer(&self) {
+        self.client.ip("addr add 192.168.77.50/24 dev c0");
+    }
+
+    pub(super) fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// Returns the command that starts the agent, for a test to add to.
+    pub(super) fn agent_command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_footbridge"));
+        command
+            .args([
+                "run",
+                "--uplink",
+                "up0",
+                "--downlink",
+                "down0",
+                "--log",
+                "debug",
+            ])
+            .arg("--run-dir")
+            .arg(self.run_dir())
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("JOURNAL_STREAM");
+        command
+    }
+
+    /// Starts the agent, its log in `agent.log`.
+    pub(super) fn start_agent(&self) -> Agent {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("agent.log"))
+            .unwrap();
+        Agent(self.agent_command().stderr(log).spawn().unwrap())
+    }
+
+    /// Starts the agent and waits until it bridges.
+    pub(super) fn start_bridging(&self) -> Agent {
+        let agent = self.start_agent();
+        self.await_state("bridging");
+        agent
+    }
+
+    /// Returns the agent's status, once it answers.
+    pub(super) fn status(&self) -> Option<Value> {
+        let output = Command::new(env!("CARGO_BIN_EXE_footbridge"))
+            .args(["status", "--json", "--run-dir"])
+            .arg(self.run_dir())
+            .output()
+            .unwrap();
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    pub(super) fn await_state(&self, state: &str) {
+        eventually(&format!("the agent is {state}"), || {
+            self.status().is_some_and(|status| status["state"] == state)
+        });
+    }
+
+    /// Starts a program of the router's, its output in `NAME.log`, and leaves it running.
+    pub(super) fn start_on_router(&mut self, name: &str, arguments: &[&str]) {
+        let log = File::create(self.dir.path().join(format!("{name}.log"))).unwrap();
+        let child = self
+            .router
+            .command(arguments)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.children.push(child);
+    }
+
+    /// Starts the router's DHCP server.
+    pub(super) fn start_dhcp_server(&mut self) {
+        let leases = format!(
+            "--dhcp-leasefile={}",
+            self.dir.path().join("leases").display()
+        );
+        // In the foreground (`--no-daemon`) it changes neither user nor groups, which these namespaces do not let it.
+        self.start_on_router(
+            "dnsmasq",
+            &[
+                "dnsmasq",
+                "--no-daemon",
+                "--conf-file=/dev/null",
+                "--port=0",
+                "--interface=r0",
+                "--bind-interfaces",
+                "--dhcp-authoritative",
+                "--no-ping",
+                "--dhcp-range=192.168.77.100,192.168.77.150,255.255.255.0,1h",
+                "--dhcp-option=option:router,192.168.77.1",
+                "--log-dhcp",
+                "--log-facility=-",
+                &leases,
+            ],
+        );
+        let log = self.dir.path().join("dnsmasq.log");
+        eventually("dnsmasq listens", || {
+            fs::read_to_string(&log).is_ok_and(|log| log.contains("DHCP, IP range"))
+        });
+    }
+
+    /// Has the client ask for a lease, without the broadcast flag; returns how long it took.
+    pub(super) fn lease(&self) -> Duration {
+        let script = self.dir.path().join("udhcpc.sh");
+        let text = "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\n\
+                    ip addr add \"$ip/$mask\" dev \"$interface\"\nip route add default via \"$router\"\n";
+        write_script(&script, text);
+        let script = script.display().to_string();
+        let start = Instant::now();
+        let output = self.client.run(&[
+            "busybox", "udhcpc", "-i", "c0", "-f", "-q", "-n", "-t", "5", "-T", "4", "-s", &script,
+        ]);
+        assert!(output.status.success(), "no lease: {}", text_of(&output));
+        start.elapsed()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            for name in ["agent.log", "dnsmasq.log"] {
+                let log = fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
+                eprintln!("--- {name}\n{log}");
+            }
+            for command in ["addr", "route show table all", "neigh"] {
+                eprintln!(
+                    "--- ip {command}\n{}",
+                    text_of(&run(&words(&format!("ip {command}"))))
+                );
+            }
+        }
+    }
+}
+
+/// A running agent; killed with the value.
+pub(super) struct Agent(pub(super) Child);
+
+impl Agent {
+    /// Asks the agent to end, and says how it did.
+    pub(super) fn terminate(mut self) -> Option<i32> {
+        assert!(
+            run(&["sh", "-c", &format!("kill -TERM {}", self.0.id())])
+                .status
+                .success()
+        );
+        let mut status = None;
+        eventually("the agent ends", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+
+    /// Kills the agent, which hears nothing of it.
+    pub(super) fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A network namespace, held by a process that ends with the value.
+pub(super) struct Namespace(Child);
+
+impl Namespace {
+    fn hold() -> Namespace {
+        let holder = Command::new("unshare")
+            .args(["--net", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let own = fs::read_link("/proc/self/ns/net").unwrap();
+        let namespace = format!("/proc/{}/ns/net", holder.id());
+        eventually("a network namespace", || {
+            fs::read_link(&namespace).is_ok_and(|other| other != own)
+        });
+        Namespace(holder)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/proc/{}/ns/net", self.pid()))
+            .args(arguments);
+        command
+    }
+
+    pub(super) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    pub(super) fn ip(&self, arguments: &str) -> String {
+        succeed(self.run(&words(&format!("ip {arguments}"))))
+    }
+
+    /// Whether one echo request is answered in time.
+    pub(super) fn pings(&self, address: &str) -> bool {
+        self.run(&["busybox", "ping", "-c", "1", "-W", "2", address])
+            .status
+            .success()
+    }
+
+    /// Whether duplicate address detection on the interface finds the address in use.
+    pub(super) fn detects_duplicate(&self, interface: &str, address: &str) -> bool {
+        let output = self.run(&[
+            "arping", "-D", "-c", "3", "-w", "4", "-I", interface, address,
+        ]);
+        match output.status.code() {
+            Some(0) => false,
+            Some(1) => true,
+            _ => panic!("arping: {}", text_of(&output)),
+        }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Everything of the box's network that has to be as it was, once the agent is gone.
+pub(super) fn network_state() -> BTreeMap<String, String> {
+    let mut state = sysctls();
+    for command in ["ip -4 addr", "ip -4 route show table all", "ip -d link"] {
+        state.insert(command.to_owned(), succeed(run(&words(command))));
+    }
+    // Neighbours the kernel found for itself come and go; ours carry a protocol.
+    let neighbours = succeed(run(&words("ip -4 neigh")));
+    let ours: Vec<&str> = neighbours
+        .lines()
+        .filter(|line| line.contains(" proto "))
+        .collect();
+    state.insert("neighbours with a protocol".to_owned(), ours.join("\n"));
+    state
+}
+
+/// All of net.ipv4.conf by path.
+pub(super) fn sysctls() -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    for interface in fs::read_dir("/proc/sys/net/ipv4/conf").unwrap() {
+        for setting in fs::read_dir(interface.unwrap().path()).unwrap() {
+            let path = setting.unwrap().path();
+            if let Ok(value) = fs::read_to_string(&path) {
+                values.insert(path.display().to_string(), value);
+            }
+        }
+    }
+    values
+}
+
+/// Runs `ip` in the box.
+pub(super) fn ip(arguments: &str) -> String {
+    succeed(run(&words(&format!("ip {arguments}"))))
+}
+
+/// Waits for a condition, and fails if it does not come.
+pub(super) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} in vain until {what}"
+        );
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(arguments[0])
+        .args(&arguments[1..])
+        .output()
+        .unwrap()
+}
+
+fn succeed(output: Output) -> String {
+    assert!(output.status.success(), "{}", text_of(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn text_of(output: &Output) -> String {
+    let text = [output.stdout.clone(), output.stderr.clone()].concat();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn write_script(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}

@@ -1,0 +1,147 @@
+//! Cables, interfaces and addresses that come and go while the agent runs, and company it does not want.
+
+use std::process::Stdio;
+
+use super::in_namespace;
+use super::rig::{PRINTER, ROUTER, eventually, ip, sysctls};
+
+#[test]
+fn the_cable_is_pulled_and_put_back() {
+    in_namespace(|rig| {
+        rig.make_client_a_printer();
+        let _agent = rig.start_bridging();
+        eventually("the router reaches the printer", || {
+            rig.router.pings(PRINTER)
+        });
+        rig.client.ip("link set c0 down");
+        rig.await_state("waiting-for-cable");
+        assert_eq!(ip("-4 -o addr show dev down0"), "");
+        rig.client.ip("link set c0 up");
+        rig.await_state("bridging");
+        eventually("the printer is reached again", || rig.router.pings(PRINTER));
+    });
+}
+
+#[test]
+fn the_uplink_is_lost_and_found() {
+    in_namespace(|rig| {
+        rig.make_client_a_printer();
+        let _agent = rig.start_bridging();
+        rig.router.ip("link set r0 down");
+        rig.await_state("waiting-for-uplink");
+        rig.router.ip("link set r0 up");
+        rig.await_state("bridging");
+        eventually("the router reaches the printer", || {
+            rig.router.pings(PRINTER)
+        });
+    });
+}
+
+#[test]
+fn the_wired_interface_is_deleted_and_made_again() {
+    in_namespace(|rig| {
+        let _agent = rig.start_bridging();
+        ip("link del down0");
+        rig.await_state("waiting-for-cable");
+        assert!(rig.status().unwrap()["downlink"]["index"].is_null());
+        rig.plug_client();
+        rig.make_client_a_printer();
+        rig.await_state("bridging");
+        eventually("the router reaches the printer", || {
+            rig.router.pings(PRINTER)
+        });
+    });
+}
+
+#[test]
+fn a_renamed_interface_stays_bridged_and_gets_its_settings_back() {
+    in_namespace(|rig| {
+        rig.make_client_a_printer();
+        let before = sysctls();
+        let agent = rig.start_bridging();
+        ip("link set down0 down");
+        ip("link set down0 name lan0");
+        ip("link set lan0 up");
+        eventually("the agent bridges over the new name", || {
+            ip("-4 -o addr show dev lan0").contains("192.168.77.2/32")
+        });
+        eventually("the router reaches the printer", || {
+            rig.router.pings(PRINTER)
+        });
+        assert_eq!(agent.terminate(), Some(0));
+        ip("link set lan0 down");
+        ip("link set lan0 name down0");
+        assert_eq!(sysctls(), before);
+    });
+}
+
+#[test]
+fn interfaces_missing_at_the_start_are_awaited() {
+    in_namespace(|rig| {
+        ip("link del down0");
+        ip("link set up0 down");
+        let _agent = rig.start_agent();
+        rig.await_state("waiting-for-uplink");
+        ip("link set up0 up");
+        rig.await_state("waiting-for-cable");
+        rig.plug_client();
+        rig.await_state("bridging");
+    });
+}
+
+#[test]
+fn the_uplinks_address_changes() {
+    in_namespace(|rig| {
+        rig.make_client_a_printer();
+        let _agent = rig.start_bridging();
+        ip("addr add 192.168.77.3/24 dev up0");
+        ip("addr del 192.168.77.2/24 dev up0");
+        // The first address takes the second along, as an ordinary DHCP change does, unless the kernel promotes it.
+        if !ip("-4 -o addr show dev up0").contains("192.168.77.3") {
+            ip("addr add 192.168.77.3/24 dev up0");
+        }
+        eventually("the clone follows", || {
+            let addresses = ip("-4 -o addr show dev down0");
+            addresses.contains("192.168.77.3/32") && !addresses.contains("192.168.77.2/32")
+        });
+        eventually("the router reaches the printer", || {
+            rig.router.pings(PRINTER)
+        });
+        eventually("the client reaches the router", || rig.client.pings(ROUTER));
+    });
+}
+
+#[test]
+fn a_taken_port_67_is_reported() {
+    in_namespace(|rig| {
+        let mut other = std::process::Command::new("busybox")
+            .args(["nc", "-u", "-l", "-p", "67"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("port 67 is taken", || {
+            std::fs::read_to_string("/proc/net/udp")
+                .unwrap()
+                .contains(":0043 ")
+        });
+        let _agent = rig.start_bridging();
+        let status = rig.status().unwrap();
+        assert!(status["problems"].to_string().contains("67"), "{status:#}");
+        other.kill().unwrap();
+        other.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_second_agent_is_refused_and_the_first_goes_on() {
+    in_namespace(|rig| {
+        let _agent = rig.start_bridging();
+        let second = rig.agent_command().output().unwrap();
+        assert_eq!(second.status.code(), Some(1));
+        let stderr = String::from_utf8(second.stderr).unwrap();
+        assert!(stderr.contains("another agent is running"), "{stderr}");
+        assert!(stderr.contains("hint: "), "{stderr}");
+        rig.await_state("bridging");
+    });
+}

@@ -1,0 +1,83 @@
+//! What the agent leaves behind: nothing, however it ends.
+
+use expect_test::expect;
+
+use super::in_namespace;
+use super::rig::{PRINTER, ROUTER, eventually, ip, network_state};
+
+#[test]
+fn sigterm_leaves_nothing_behind() {
+    in_namespace(|rig| {
+        rig.start_dhcp_server();
+        let before = network_state();
+        let agent = rig.start_bridging();
+        rig.lease();
+        rig.make_client_a_printer();
+        eventually("the router reaches the printer", || {
+            rig.router.pings(PRINTER)
+        });
+        let during = network_state();
+        assert!(
+            during["ip -d link"].contains("promiscuity 1"),
+            "{}",
+            during["ip -d link"]
+        );
+        assert_eq!(during["neighbours with a protocol"].lines().count(), 2);
+        assert_eq!(agent.terminate(), Some(0));
+        assert_eq!(network_state(), before);
+        let left: Vec<_> = std::fs::read_dir(rig.run_dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        expect![[r#"
+            [
+                "lock",
+            ]
+        "#]]
+        .assert_debug_eq(&left);
+    });
+}
+
+#[test]
+fn after_sigkill_the_next_agent_takes_over_and_gives_back_what_was_first() {
+    in_namespace(|rig| {
+        rig.make_client_a_printer();
+        let before = network_state();
+        let killed = rig.start_bridging();
+        eventually("the router reaches the printer", || {
+            rig.router.pings(PRINTER)
+        });
+        killed.kill();
+        let left = network_state();
+        assert!(
+            left["ip -4 route show table all"].contains(PRINTER),
+            "{left:#?}"
+        );
+        let agent = rig.start_bridging();
+        eventually("the printer is reached again", || rig.router.pings(PRINTER));
+        assert_eq!(agent.terminate(), Some(0));
+        assert_eq!(network_state(), before);
+    });
+}
+
+#[test]
+fn a_start_after_sigkill_and_a_change_of_network_cleans_up() {
+    in_namespace(|rig| {
+        rig.make_client_a_printer();
+        let killed = rig.start_bridging();
+        eventually("the router reaches the printer", || {
+            rig.router.pings(PRINTER)
+        });
+        killed.kill();
+        ip("addr del 192.168.77.2/24 dev up0");
+        ip("addr add 192.168.77.7/24 dev up0");
+        let agent = rig.start_bridging();
+        eventually("the printer is reached again", || rig.router.pings(PRINTER));
+        eventually("the client reaches the router", || rig.client.pings(ROUTER));
+        let addresses = ip("-4 -o addr show dev down0");
+        assert!(addresses.contains("192.168.77.7/32"), "{addresses}");
+        assert!(!addresses.contains("192.168.77.2/32"), "{addresses}");
+        assert_eq!(agent.terminate(), Some(0));
+        assert_eq!(ip("-4 -o addr show dev down0"), "");
+    });
+}
