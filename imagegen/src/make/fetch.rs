@@ -140,16 +140,28 @@ impl Fetcher<'_> {
             .file(&format!("{directory}/Packages"))
             .ok_or_else(unlisted)?;
         let base = self.mirror.base(Archive::of_suite(suite));
-        let url = if release.by_hash {
-            let digest = listed.sha256;
-            format!("{base}/dists/{suite}/{directory}/by-hash/SHA256/{digest}")
-        } else {
-            format!("{base}/dists/{suite}/{path}")
+        let by_name = format!("{base}/dists/{suite}/{path}");
+        let by_hash = format!(
+            "{base}/dists/{suite}/{directory}/by-hash/SHA256/{}",
+            listed.sha256
+        );
+        let mut wanted = Wanted {
+            what: format!("the package list {suite}/{path}"),
+            url: if release.by_hash {
+                by_hash
+            } else {
+                by_name.clone()
+            },
+            listed,
         };
-        let what = format!("the package list {suite}/{path}");
-        self.progress.started(&what, Some(listed.size));
-        let wanted = Wanted { what, url, listed };
-        let fetched = self.downloader().obtain(&wanted);
+        self.progress.started(&wanted.what, Some(listed.size));
+        let downloader = self.downloader();
+        let mut fetched = downloader.obtain(&wanted);
+        if release.by_hash && fetched.as_ref().is_err_and(FetchError::is_absent) {
+            // Some mirrors leave out the directories by digest. The name does as well, unless the mirror was updated meanwhile.
+            wanted.url = by_name;
+            fetched = downloader.obtain(&wanted);
+        }
         self.progress.finished();
         decompress(&fetched?, unpacked.size).map_err(|source| FetchError::Decompress {
             what: wanted.what,

@@ -358,6 +358,22 @@ fn a_mirror_without_by_hash_is_asked_by_name() {
 }
 
 #[test]
+fn a_mirror_that_leaves_out_by_hash_is_asked_by_name_then() {
+    let scene = Scene::new();
+    scene.server.treat("by-hash", Manner::Status(404));
+    scene.check(expect!["fetched"]);
+    scene.server.treat("Packages.xz", Manner::Status(404));
+    let scene = Scene {
+        cache: TempDir::new().unwrap(),
+        ..scene
+    };
+    scene.check(expect![[r#"
+        failed to fetch the package list trixie/main/binary-arm64/Packages.xz from URL/dists/trixie/main/binary-arm64/Packages.xz (attempt 1)
+          the mirror answered with status 404
+        hint: check the network, or name another mirror with --mirror"#]]);
+}
+
+#[test]
 fn releases_that_cannot_be_believed() {
     Scene::of(trixie().with_head("Until: Sat, 08 Nov", "Until: Fri, 31 Oct"))
         .check_refused(expect![[r#"

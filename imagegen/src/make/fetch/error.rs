@@ -117,6 +117,17 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// Tells whether the mirror can be reached, but has no such file.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(
+            self,
+            FetchError::Network {
+                source: Fault::Status(404),
+                ..
+            }
+        )
+    }
+
     /// Returns what the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
