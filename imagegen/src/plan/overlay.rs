@@ -42,14 +42,6 @@ pub enum OverlayPlanError {
         /// What it is about.
         path: String,
     },
-    /// A file of the site and one of the system claim the same place.
-    #[error("site/{name} would hide the system's own /{destination}")]
-    Hides {
-        /// The site's file.
-        name: String,
-        /// Where it would land.
-        destination: String,
-    },
     /// Two overlays claim the same place.
     #[error("/{path} comes both from {one} and from {other}")]
     Twice {
@@ -100,14 +92,6 @@ pub fn plan_root_overlay(
             Node::symlink("/dev/null"),
             "mask".to_owned(),
         )?;
-    }
-    for file in &rules.site {
-        if nodes.contains_key(&file.destination) {
-            return Err(OverlayPlanError::Hides {
-                name: file.name.clone(),
-                destination: file.destination.clone(),
-            });
-        }
     }
     Ok(nodes)
 }
