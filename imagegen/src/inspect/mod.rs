@@ -2,4 +2,5 @@
 //!
 //! The image may come from anywhere; these readers are bounded and answer garbage with an error.
 
+pub mod config_txt;
 pub mod fat;
