@@ -1,1 +1,56 @@
-fn main() {}
+//! `cargo xtask`: the one command of the workspace. Dispatch only; each command lives in a file of its name.
+
+mod agent;
+mod boards;
+mod e2e;
+mod image;
+mod plan;
+mod progress;
+mod qemu;
+mod rig;
+mod site;
+mod source;
+mod test;
+mod tools;
+mod usage;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Build, try and test Footbridge images
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+enum Command {
+    /// Build a flashable image for a board
+    Image(image::Args),
+    /// Print what `image` would put where, without building it
+    Plan(plan::Args),
+    /// List the boards images can be built for
+    Boards(boards::Args),
+    /// Cross-build the agent for a board and print the binary's path
+    Agent(agent::Args),
+    /// Boot an image in an emulator, the way the board's firmware would
+    Qemu(qemu::Args),
+    /// Boot an image against a simulated Wi-Fi network and check that it bridges
+    E2e(e2e::Args),
+    /// Run every test
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Command::parse() {
+        Command::Image(args) => image::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Boards(args) => boards::run(&args),
+        Command::Agent(args) => agent::run(&args),
+        Command::Qemu(args) => qemu::run(&args),
+        Command::E2e(args) => e2e::run(&args),
+        Command::Test(args) => test::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => usage::report(&error),
+    }
+}

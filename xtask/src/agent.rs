@@ -1,0 +1,303 @@
+//! Cross-builds the agent as a static binary for a board.
+//!
+//! The standard library of the board's target comes from rustup where its server can be reached. Elsewhere it is built once
+//! from the distribution's copy of its source and kept in the cache, with the C library's start files from musl-dev. No C
+//! compiler for the target is needed either way: rust-lld links.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use imagegen::board::Board;
+use xshell::{Shell, cmd};
+
+use crate::{boards, progress::Bars, source::Source, workspace::Workspace};
+
+/// Which board to build for, and where the standard library comes from.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Board to build for
+    #[arg(long, default_value = "pi3")]
+    board: String,
+    #[command(flatten)]
+    source: Source,
+    /// Where the target's standard library comes from
+    #[arg(long, value_enum, default_value_t)]
+    std: Std,
+}
+
+/// Where the standard library of the board's target comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Std {
+    /// rustup's, or the distribution's source where rustup has none
+    #[default]
+    Auto,
+    /// rustup's only
+    Rustup,
+    /// Built from the distribution's source
+    Debian,
+}
+
+/// Symbols of the unwinder that the standard library's backtraces refer to. The agent aborts on panic, so any address does.
+const UNWINDER: &[&str] = &[
+    "_Unwind_Backtrace",
+    "_Unwind_GetIP",
+    "_Unwind_GetCFA",
+    "_Unwind_FindEnclosingFunction",
+    "_Unwind_VRS_Get",
+];
+
+/// Builds the agent and prints the path of the binary.
+pub fn run(args: &Args) -> Result<()> {
+    let workspace = Workspace::locate()?;
+    let board = boards::load(&workspace, &args.board)?;
+    let binary = build(&workspace, &board, &args.source, args.std, &Bars::new())?;
+    println!("{}", binary.display());
+    Ok(())
+}
+
+/// Builds the agent for the board's target and returns the path of the binary.
+pub fn build(
+    workspace: &Workspace,
+    board: &Board,
+    source: &Source,
+    std: Std,
+    bars: &Bars,
+) -> Result<PathBuf> {
+    let shell = Shell::new()?;
+    shell.change_dir(&workspace.root);
+    let target = board.arch.rust_target();
+    let flags = match std {
+        Std::Rustup => {
+            add_rustup_target(&shell, target, source.offline)?;
+            rustup_flags()
+        }
+        Std::Auto if add_rustup_target(&shell, target, source.offline).is_ok() => rustup_flags(),
+        Std::Auto | Std::Debian => debian_flags(&shell, workspace, board, source, bars)?,
+    };
+    let _step = bars.step(&format!("building the agent for {target}"));
+    compile(&shell, workspace, target, flags)
+}
+
+fn compile(
+    shell: &Shell,
+    workspace: &Workspace,
+    target: &str,
+    mut flags: Vec<String>,
+) -> Result<PathBuf> {
+    flags.push(remap(&workspace.root, "footbridge"));
+    flags.extend(cargo_home().map(|home| remap(&home, "cargo")));
+    let output = workspace.target.join("agent");
+    cmd!(
+        shell,
+        "cargo build --quiet --locked --release --package footbridge-agent --bin footbridge --target {target} --target-dir {output}"
+    )
+    // With --target these reach only code for the board; the separator is cargo's, so that paths may hold spaces.
+    .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+    .quiet()
+    .run()
+    .context("while building the agent")?;
+    let binary = output.join(target).join("release/footbridge");
+    if !binary.is_file() {
+        bail!("cargo built no {}", binary.display());
+    }
+    Ok(binary)
+}
+
+fn remap(from: &Path, to: &str) -> String {
+    format!("--remap-path-prefix={}=/{to}", from.display())
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")))
+}
+
+/// rustup's musl targets bring their own start files and C library.
+fn rustup_flags() -> Vec<String> {
+    [
+        "-Clinker=rust-lld",
+        "-Clink-self-contained=yes",
+        "-Crelocation-model=static",
+    ]
+    .map(String::from)
+    .to_vec()
+}
+
+fn add_rustup_target(shell: &Shell, target: &str, offline: bool) -> Result<()> {
+    let libraries =
+        PathBuf::from(cmd!(shell, "rustc --print sysroot").quiet().read()?).join("lib/rustlib");
+    if libraries.join(target).join("lib").is_dir() {
+        return Ok(());
+    }
+    if offline {
+        bail!(
+            "the standard library for {target} is not installed, and --offline forbids fetching it"
+        );
+    }
+    cmd!(shell, "rustup --quiet target add {target}")
+        .quiet()
+        .ignore_stdout()
+        .ignore_stderr()
+        .run()
+        .with_context(|| format!("while asking rustup for {target}"))
+}
+
+/// The link arguments that stand for rustup's self-contained folder.
+fn debian_flags(
+    shell: &Shell,
+    workspace: &Workspace,
+    board: &Board,
+    source: &Source,
+    bars: &Bars,
+) -> Result<Vec<String>> {
+    let std = standard_library(shell, workspace, board, source, bars)?;
+    let native = std.join("native");
+    let mut flags = vec![
+        format!("--sysroot={}", std.join("sysroot").display()),
+        "-Clinker=rust-lld".into(),
+        "-Clink-self-contained=no".into(),
+        "-Crelocation-model=static".into(),
+        format!("-Lnative={}", native.display()),
+    ];
+    flags.extend(
+        ["crt1.o", "crti.o", "crtn.o"]
+            .map(|file| format!("-Clink-arg={}", native.join(file).display())),
+    );
+    flags.extend(
+        UNWINDER
+            .iter()
+            .map(|symbol| format!("-Clink-arg=--defsym={symbol}=sched_yield")),
+    );
+    Ok(flags)
+}
+
+/// Returns the cached standard library for the board's target, building it first where it is not there.
+///
+/// It is built in a temporary folder and moved into place whole, so an interrupted build leaves nothing that looks finished.
+fn standard_library(
+    shell: &Shell,
+    workspace: &Workspace,
+    board: &Board,
+    source: &Source,
+    bars: &Bars,
+) -> Result<PathBuf> {
+    let target = board.arch.rust_target();
+    let version = rustc_version(shell)?;
+    let finished = workspace
+        .cache
+        .join("std")
+        .join(format!("{version}-{target}"));
+    if finished.is_dir() {
+        return Ok(finished);
+    }
+    let parent = finished
+        .parent()
+        .context("the cache folder has no parent")?;
+    fs::create_dir_all(parent).with_context(|| format!("while creating {}", parent.display()))?;
+    let scratch = tempfile::Builder::new().prefix("std-").tempdir_in(parent)?;
+
+    source.unpack_standard_library(
+        workspace,
+        board.arch.debian_name(),
+        &version,
+        scratch.path(),
+        bars,
+    )?;
+    let library = scratch
+        .path()
+        .join("usr/src")
+        .join(format!("rustc-{version}"))
+        .join("library");
+    let built = scratch.path().join("built");
+    build_std(shell, &library, target, &built, bars)?;
+
+    let ready = scratch.path().join("ready");
+    assemble_sysroot(shell, &built, target, &ready)?;
+    assemble_native(scratch.path(), &ready)?;
+    match fs::rename(&ready, &finished) {
+        Err(error) if !finished.is_dir() => {
+            Err(error).with_context(|| format!("while creating {}", finished.display()))
+        }
+        _ => Ok(finished),
+    }
+}
+
+fn rustc_version(shell: &Shell) -> Result<String> {
+    let text = cmd!(shell, "rustc -vV").quiet().read()?;
+    let release = text.lines().find_map(|line| line.strip_prefix("release: "));
+    release
+        .map(String::from)
+        .context("rustc -vV names no release")
+}
+
+/// Compiles `std` with the stable compiler; only the standard library itself may use unstable features, hence the switch.
+fn build_std(
+    shell: &Shell,
+    library: &Path,
+    target: &str,
+    output: &Path,
+    bars: &Bars,
+) -> Result<()> {
+    let _step = bars.step(&format!("building the standard library for {target}"));
+    let _folder = shell.push_dir(library.join("std"));
+    let mut flags = vec![
+        "-Zforce-unstable-if-unmarked".to_string(),
+        "-Cembed-bitcode=yes".into(),
+    ];
+    flags.push(remap(library, "rust/library"));
+    flags.extend(cargo_home().map(|home| remap(&home, "cargo")));
+    cmd!(
+        shell,
+        "cargo build --quiet --release --locked --target {target} --target-dir {output}"
+    )
+    .env("RUSTC_BOOTSTRAP", "1")
+    .env("__CARGO_DEFAULT_LIB_METADATA", "footbridge")
+    .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
+    .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "z")
+    .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+    .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+    .quiet()
+    .ignore_stderr()
+    .run()
+    .context("while building the standard library")
+}
+
+fn assemble_sysroot(shell: &Shell, built: &Path, target: &str, ready: &Path) -> Result<()> {
+    let libraries = ready.join("sysroot/lib/rustlib");
+    let destination = libraries.join(target).join("lib");
+    fs::create_dir_all(&destination)?;
+    for entry in fs::read_dir(built.join(target).join("release/deps"))? {
+        let path = entry?.path();
+        if let (Some("rlib"), Some(name)) =
+            (path.extension().and_then(|e| e.to_str()), path.file_name())
+        {
+            fs::copy(&path, destination.join(name))?;
+        }
+    }
+    // Build scripts and procedural macros of the agent's dependencies run on this machine.
+    let host = cmd!(shell, "rustc --print host-tuple").quiet().read()?;
+    let toolchain = PathBuf::from(cmd!(shell, "rustc --print sysroot").quiet().read()?);
+    std::os::unix::fs::symlink(
+        toolchain.join("lib/rustlib").join(&host),
+        libraries.join(&host),
+    )?;
+    Ok(())
+}
+
+/// Collects the C library's start files and archive, and an empty archive for the unwinder that `std` names.
+fn assemble_native(scratch: &Path, ready: &Path) -> Result<()> {
+    let native = ready.join("native");
+    fs::create_dir_all(&native)?;
+    for entry in fs::read_dir(scratch.join("usr/lib"))? {
+        let folder = entry?.path();
+        for file in ["crt1.o", "crti.o", "crtn.o", "libc.a"] {
+            let from = folder.join(file);
+            fs::copy(&from, native.join(file))
+                .with_context(|| format!("while copying {}", from.display()))?;
+        }
+    }
+    fs::write(native.join("libunwind.a"), "!<arch>\n")
+        .context("while writing the empty unwinder archive")
+}

@@ -1,0 +1,76 @@
+//! `cargo xtask boards`, and how every command finds its board.
+
+use anyhow::{Context, Result};
+use imagegen::board::{Board, load_boards};
+
+use crate::usage::UsageError;
+use crate::workspace::Workspace;
+
+/// Nothing to choose.
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// Lists the boards.
+pub fn run(_args: &Args) -> Result<()> {
+    for board in all(&Workspace::locate()?)? {
+        println!("{:<12} {:<28} {}", board.id, board.name, board.arch);
+    }
+    Ok(())
+}
+
+/// Returns the board of that name; an unknown one is the user's mistake, and the nearest name is suggested.
+pub fn load(workspace: &Workspace, name: &str) -> Result<Board> {
+    let boards = all(workspace)?;
+    let names: Vec<String> = boards.iter().map(|board| board.id.clone()).collect();
+    boards
+        .into_iter()
+        .find(|board| board.id == name)
+        .ok_or_else(|| unknown(name, &names).into())
+}
+
+fn all(workspace: &Workspace) -> Result<Vec<Board>> {
+    let folder = workspace.boards();
+    let boards =
+        load_boards(&folder).with_context(|| format!("while reading {}", folder.display()))?;
+    Ok(boards.into_values().collect())
+}
+
+fn unknown(name: &str, known: &[String]) -> UsageError {
+    let nearest = known
+        .iter()
+        .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+    let suggestion = nearest
+        .filter(|candidate| strsim::jaro_winkler(candidate, name) > 0.7)
+        .map_or_else(String::new, |candidate| {
+            format!("did you mean `{candidate}`? ")
+        });
+    UsageError::new(
+        format!("board `{name}` does not exist"),
+        format!("{suggestion}the boards are: {}", known.join(", ")),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unknown;
+    use crate::usage::report_text;
+
+    #[test]
+    fn unknown_boards_get_a_suggestion() {
+        let known = ["pi3", "zero-w"].map(String::from);
+        for (name, hint) in [
+            ("pi33", "did you mean `pi3`? the boards are: pi3, zero-w"),
+            (
+                "zerow",
+                "did you mean `zero-w`? the boards are: pi3, zero-w",
+            ),
+            ("beagle", "the boards are: pi3, zero-w"),
+        ] {
+            let text = report_text(&unknown(name, &known).into());
+            assert_eq!(
+                text,
+                format!("error: board `{name}` does not exist\n\nhint: {hint}")
+            );
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Boots an image against a simulated Wi-Fi network and reports each check with its time.
+//!
+//! The image is the one a user would flash; only a second archive behind its initramfs differs, which carries the rig
+//! (see `rig.rs` and `xtask/kit/`). Checks run inside the guest and are reported on its console, a line each.
+
+use std::io::{BufRead, BufReader};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use imagegen::credentials::{Psk, Security, Ssid};
+use imagegen::site::{CountryCode, Hostname, SiteOptions};
+
+use crate::agent::Std;
+use crate::image::{self, Job};
+use crate::progress::Bars;
+use crate::qemu::{Boot, Running};
+use crate::source::Source;
+use crate::workspace::Workspace;
+use crate::{boards, rig, tools};
+
+/// A network name with all that templates and shells stumble over.
+const SSID: &str = "Café \"bar\" $x";
+const PASSPHRASE: &str = "correct horse 'battery' \"staple\" $(x) \\";
+const COUNTRY: &str = "DE";
+
+/// A loaded machine needs about three minutes; ten times that is a hang.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+/// Which board to check.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Board to build the image for
+    #[arg(long, default_value = "pi3")]
+    board: String,
+    #[command(flatten)]
+    source: Source,
+    /// Where the standard library of the board's target comes from
+    #[arg(long, value_enum, default_value_t)]
+    std: Std,
+    /// Print the guest's whole console
+    #[arg(long)]
+    console: bool,
+}
+
+/// One check's outcome, as the guest reported it.
+#[derive(Debug, PartialEq, Eq)]
+struct Check {
+    passed: bool,
+    name: String,
+    took: Duration,
+    detail: String,
+}
+
+/// Builds, boots, checks.
+pub fn run(args: &Args) -> Result<()> {
+    let workspace = Workspace::locate()?;
+    let board = boards::load(&workspace, &args.board)?;
+    let bars = Bars::new();
+    let scratch = tempfile::tempdir()?;
+    let output = scratch.path().join("image.img");
+    let site = site()?;
+    let job = Job {
+        board: &board,
+        site: &site,
+        source: &args.source,
+        std: args.std,
+        output: &output,
+    };
+    let (prepared, built) = image::build(&workspace, &job, &bars)?;
+    let settings = rig::Settings {
+        ssid: SSID.as_bytes(),
+        pmk: psk()?.to_pmk(&site.ssid).reveal_hex(),
+        country: COUNTRY,
+    };
+    let fetcher = args.source.fetcher(&workspace, &bars)?;
+    let kit = rig::archive(&workspace, &fetcher, &prepared, &built.kernel, &settings)?;
+    let boot = Boot {
+        image: &output,
+        board: &board,
+        second_initramfs: &kit,
+        append: "",
+        wired_port: false,
+    };
+    let running = Running::start(boot.prepare(scratch.path())?)?;
+    follow(running, args.console)
+}
+
+fn psk() -> Result<Psk> {
+    Ok(Psk::parse(PASSPHRASE.as_bytes())?)
+}
+
+fn site() -> Result<SiteOptions> {
+    Ok(SiteOptions {
+        ssid: Ssid::new(SSID.as_bytes())?,
+        security: Security::Psk(psk()?),
+        country: Some(CountryCode::parse(COUNTRY)?),
+        hostname: Hostname::parse("footbridge")?,
+        ssh_keys: None,
+    })
+}
+
+/// Runs the default board's checks for `cargo xtask test`.
+pub fn run_default() -> Result<()> {
+    if tools::find("qemu-system-aarch64").is_none() {
+        if tools::require_all() {
+            bail!("qemu-system-aarch64 is not installed");
+        }
+        eprintln!("SKIPPED: e2e: qemu-system-aarch64 is not installed");
+        return Ok(());
+    }
+    run(&Args {
+        board: "pi3".into(),
+        source: Source::default(),
+        std: Std::default(),
+        console: false,
+    })
+}
+
+/// Prints each check as it is reported; returns an error unless the guest came to its end with all of them passed.
+fn follow(mut running: Running, console: bool) -> Result<()> {
+    let lines = lines(&mut running)?;
+    let deadline = Instant::now() + LIMIT;
+    let mut failed = Vec::new();
+    let mut passed = 0;
+    let mut ended = false;
+    let mut tail = Vec::new();
+    loop {
+        let line = match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the guest said nothing more for {} s", LIMIT.as_secs())
+            }
+        };
+        if console {
+            eprintln!("{line}");
+        }
+        if let Some(check) = parse_check(&line) {
+            let verdict = if check.passed { "ok" } else { "FAILED" };
+            eprintln!(
+                "{verdict:<7}{:<30}{:>8.2} s  {}",
+                check.name,
+                check.took.as_secs_f64(),
+                check.detail
+            );
+            if check.passed {
+                passed += 1
+            } else {
+                failed.push(check.name)
+            }
+        } else if line.starts_with("E2E end") {
+            ended = true;
+        } else if let Some(talk) = line.strip_prefix("E2E ") {
+            eprintln!("       {talk}");
+        }
+        tail.push(line);
+    }
+    if !ended {
+        let tail = tail[tail.len().saturating_sub(40)..].join("\n");
+        bail!("the guest ended before its checks did; its last words:\n{tail}");
+    }
+    if failed.is_empty() && passed > 0 {
+        Ok(())
+    } else {
+        bail!("{passed} checks passed, failed: {}", failed.join(", "))
+    }
+}
+
+fn lines(running: &mut Running) -> Result<Receiver<String>> {
+    let stdout = running
+        .0
+        .stdout
+        .take()
+        .context("QEMU's console is not on a pipe")?;
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line)
+                .trim_end_matches('\r')
+                .to_string();
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// `E2E ok NAME MILLISECONDS DETAIL`
+fn parse_check(line: &str) -> Option<Check> {
+    let mut words = line.strip_prefix("E2E ")?.splitn(4, ' ');
+    let passed = match words.next()? {
+        "ok" => true,
+        "FAIL" => false,
+        _ => return None,
+    };
+    let name = words.next()?.to_string();
+    let took = Duration::from_millis(words.next()?.parse().ok()?);
+    Some(Check {
+        passed,
+        name,
+        took,
+        detail: words.next().unwrap_or_default().to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_lines() {
+        let check = |passed, name: &str, ms, detail: &str| {
+            Some(Check {
+                passed,
+                name: name.into(),
+                took: Duration::from_millis(ms),
+                detail: detail.into(),
+            })
+        };
+        for (line, expected) in [
+            (
+                "E2E ok ping 120 192.168.77.100",
+                check(true, "ping", 120, "192.168.77.100"),
+            ),
+            (
+                "E2E FAIL tcp 30000 a b c",
+                check(false, "tcp", 30000, "a b c"),
+            ),
+            ("E2E ok bare 5", check(true, "bare", 5, "")),
+            ("E2E begin 4000", None),
+            ("E2E ok ping soon", None),
+            ("[    1.0] E2E ok ping 1", None),
+        ] {
+            assert_eq!(parse_check(line), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! `cargo xtask image`: from a board and a network's name to a flashable file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use imagegen::board::Board;
+use imagegen::make::image::{Built, ImageInputs, make_image};
+use imagegen::overlays::{Overlays, load_overlays};
+use imagegen::plan::{Plan, PlanInputs, features_of, plan};
+use imagegen::resolve::{Resolution, resolve};
+use imagegen::site::SiteOptions;
+
+use crate::agent::{self, Std};
+use crate::progress::Bars;
+use crate::source::{Offer, Source};
+use crate::usage::UsageError;
+use crate::workspace::Workspace;
+use crate::{boards, site};
+
+/// The image to build.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Board to build for; `cargo xtask boards` lists them
+    #[arg(long)]
+    board: String,
+    #[command(flatten)]
+    site: site::SiteArgs,
+    /// Where to write the image (default: target/images/footbridge-BOARD.img)
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    source: Source,
+    /// Where the standard library of the board's target comes from
+    #[arg(long, value_enum, default_value_t)]
+    std: Std,
+}
+
+/// Everything known before anything is built.
+pub struct Prepared {
+    /// What Debian offers.
+    pub offer: Offer,
+    /// The packages chosen of it.
+    pub resolution: Resolution,
+    /// What the image will hold.
+    pub plan: Plan,
+}
+
+/// Builds the image and prints its path.
+pub fn run(args: &Args) -> Result<()> {
+    let begin = Instant::now();
+    let workspace = Workspace::locate()?;
+    let board = boards::load(&workspace, &args.board)?;
+    let site = args.site.parse()?;
+    let output = match &args.output {
+        Some(path) => path.clone(),
+        None => workspace
+            .target
+            .join("images")
+            .join(format!("footbridge-{}.img", board.id)),
+    };
+    make_parent(&output)?;
+    let bars = Bars::new();
+    let job = Job {
+        board: &board,
+        site: &site,
+        source: &args.source,
+        std: args.std,
+        output: &output,
+    };
+    let (_, built) = build(&workspace, &job, &bars)?;
+    eprintln!("{}", summary(&built, begin.elapsed().as_secs_f64()));
+    println!("{}", output.display());
+    Ok(())
+}
+
+/// Plans the image; fetches package lists, builds nothing.
+pub fn prepare(
+    workspace: &Workspace,
+    board: &Board,
+    site: &SiteOptions,
+    source: &Source,
+    bars: &Bars,
+) -> Result<Prepared> {
+    let overlays = overlays(workspace)?;
+    let offer = source.offer(&source.fetcher(workspace, bars)?, board.arch.debian_name())?;
+    let request = overlays.recipe.request(board, &features_of(site));
+    let resolution = resolve(&offer.index, &request)?;
+    let plan = plan(&PlanInputs {
+        board,
+        site,
+        resolution: &resolution,
+        overlays: &overlays,
+    })?;
+    Ok(Prepared {
+        offer,
+        resolution,
+        plan,
+    })
+}
+
+/// What to build, and from what.
+pub struct Job<'a> {
+    /// The board.
+    pub board: &'a Board,
+    /// The site.
+    pub site: &'a SiteOptions,
+    /// Where packages come from.
+    pub source: &'a Source,
+    /// Where the agent's standard library comes from.
+    pub std: Std,
+    /// Where the image goes.
+    pub output: &'a Path,
+}
+
+/// Plans and builds the image.
+pub fn build(workspace: &Workspace, job: &Job, bars: &Bars) -> Result<(Prepared, Built)> {
+    let prepared = prepare(workspace, job.board, job.site, job.source, bars)?;
+    let debs = fetch(workspace, job.source, &prepared.resolution, bars)?;
+    let agent = agent::build(workspace, job.board, job.source, job.std, bars)?;
+    let agent = fs::read(&agent).with_context(|| format!("while reading {}", agent.display()))?;
+    let inputs = ImageInputs {
+        resolution: &prepared.resolution,
+        debs: &debs,
+        agent: agent.into(),
+        time: prepared.offer.time()?,
+        output: job.output,
+    };
+    let built = make_image(&prepared.plan, &inputs, bars)?;
+    Ok((prepared, built))
+}
+
+/// Fetches the packages; returns the path of each by its name.
+fn fetch(
+    workspace: &Workspace,
+    source: &Source,
+    resolution: &Resolution,
+    bars: &Bars,
+) -> Result<BTreeMap<String, PathBuf>> {
+    let packages: Vec<_> = resolution.packages.values().collect();
+    let paths = source.fetcher(workspace, bars)?.fetch_debs(&packages)?;
+    Ok(resolution.packages.keys().cloned().zip(paths).collect())
+}
+
+/// Loads the repository's own files.
+fn overlays(workspace: &Workspace) -> Result<Overlays> {
+    let folder = workspace.overlays();
+    load_overlays(&folder).with_context(|| format!("while reading {}", folder.display()))
+}
+
+fn make_parent(output: &Path) -> Result<()> {
+    if output.is_dir() {
+        let advice = "name a file: --output FILE";
+        return Err(UsageError::new(format!("{} is a folder", output.display()), advice).into());
+    }
+    match output
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        Some(parent) => fs::create_dir_all(parent)
+            .with_context(|| format!("while creating {}", parent.display())),
+        None => Ok(()),
+    }
+}
+
+fn summary(built: &Built, seconds: f64) -> String {
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    format!(
+        "image {}, of which root {}, initramfs {}, boot files {}; agent {}; {seconds:.1} s",
+        mib(built.image_size),
+        mib(built.root_size),
+        mib(built.initramfs_size),
+        mib(built.boot_size),
+        mib(built.agent_size),
+    )
+}

@@ -1,0 +1,31 @@
+//! `cargo xtask plan`: what `image` would do, as text; the same code path up to the point where something is built.
+
+use anyhow::Result;
+
+use crate::progress::Bars;
+use crate::source::Source;
+use crate::workspace::Workspace;
+use crate::{boards, image, site};
+
+/// The image to plan.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Board to plan for
+    #[arg(long)]
+    board: String,
+    #[command(flatten)]
+    site: site::SiteArgs,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Prints the plan.
+pub fn run(args: &Args) -> Result<()> {
+    let workspace = Workspace::locate()?;
+    let board = boards::load(&workspace, &args.board)?;
+    let site = args.site.parse()?;
+    let bars = Bars::new();
+    let prepared = image::prepare(&workspace, &board, &site, &args.source, &bars)?;
+    print!("{}", prepared.plan);
+    Ok(())
+}

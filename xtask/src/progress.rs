@@ -1,0 +1,106 @@
+//! Progress bars on stderr; plain lines where stderr is no terminal.
+
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use imagegen::make::fetch::Progress;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// The bars of one command.
+pub struct Bars {
+    all: MultiProgress,
+    terminal: bool,
+    /// What the library said it began and has not ended.
+    fetching: Mutex<Option<Step>>,
+}
+
+/// A step under way; its bar goes with it.
+pub struct Step {
+    bar: ProgressBar,
+    what: String,
+    begin: Instant,
+    terminal: bool,
+}
+
+impl Bars {
+    /// Starts with none.
+    pub fn new() -> Self {
+        Bars {
+            all: MultiProgress::new(),
+            terminal: std::io::stderr().is_terminal(),
+            fetching: Mutex::new(None),
+        }
+    }
+
+    /// Shows a step whose length is not known.
+    pub fn step(&self, what: &str) -> Step {
+        let bar = self
+            .all
+            .add(ProgressBar::new_spinner().with_message(what.to_string()));
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Step {
+            bar,
+            what: what.into(),
+            begin: Instant::now(),
+            terminal: self.terminal,
+        }
+    }
+
+    fn replace(&self, step: Option<Step>) {
+        *self.fetching.lock().unwrap_or_else(PoisonError::into_inner) = step;
+    }
+
+    /// Shows a step of a known number of bytes.
+    fn bytes(&self, what: &str, total: u64) -> Step {
+        let style = ProgressStyle::with_template(
+            "{msg:40!} [{bar:30}] {bytes:>10}/{total_bytes} {bytes_per_sec}",
+        )
+        .expect("the template is a constant with known keys");
+        let bar = self.all.add(
+            ProgressBar::new(total)
+                .with_style(style)
+                .with_message(what.to_string()),
+        );
+        Step {
+            bar,
+            what: what.into(),
+            begin: Instant::now(),
+            terminal: self.terminal,
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn started(&self, what: &str, total: Option<u64>) {
+        let step = match total {
+            Some(total) => self.bytes(what, total),
+            None => self.step(what),
+        };
+        self.replace(Some(step));
+    }
+
+    fn advanced(&self, bytes: u64) {
+        let fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(step) = fetching.as_ref() {
+            step.bar.inc(bytes);
+        }
+    }
+
+    fn finished(&self) {
+        self.replace(None);
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+        if !self.terminal {
+            eprintln!(
+                "{} ({:.1} s)",
+                self.what,
+                self.begin.elapsed().as_secs_f64()
+            );
+        }
+    }
+}

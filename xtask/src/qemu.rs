@@ -1,0 +1,209 @@
+//! Boots an image in QEMU the way the board's firmware would: what `config.txt` on its FAT partition names is what runs.
+//!
+//! The image itself is the SD card, as a copy, so that a boot never changes the file that will be flashed. QEMU wants cards
+//! whose size is a power of two.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use imagegen::board::{Board, Emulator};
+use imagegen::inspect::config_txt::parse_config_txt;
+use imagegen::inspect::fat::Fat;
+
+use crate::{boards, tools, usage::Failure, workspace::Workspace};
+
+/// Which image to boot, and as which board.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Image to boot
+    image: PathBuf,
+    /// Board the image was built for
+    #[arg(long, default_value = "pi3")]
+    board: String,
+    /// Words to add to the kernel's command line
+    #[arg(long, value_name = "WORDS")]
+    append: Option<String>,
+}
+
+/// One boot.
+pub struct Boot<'a> {
+    /// The image.
+    pub image: &'a Path,
+    /// The board it was built for.
+    pub board: &'a Board,
+    /// A cpio archive to put behind the image's initramfs.
+    pub second_initramfs: &'a [u8],
+    /// Words to add to the kernel's command line.
+    pub append: &'a str,
+    /// Whether the emulated board has a wired port.
+    pub wired_port: bool,
+}
+
+/// Boots the image with its console on the terminal.
+pub fn run(args: &Args) -> Result<()> {
+    let workspace = Workspace::locate()?;
+    let board = boards::load(&workspace, &args.board)?;
+    let scratch = tempfile::tempdir()?;
+    let boot = Boot {
+        image: &args.image,
+        board: &board,
+        second_initramfs: &[],
+        append: args.append.as_deref().unwrap_or_default(),
+        wired_port: true,
+    };
+    let mut command = boot.prepare(scratch.path())?;
+    eprintln!("The console is this terminal; Ctrl-A X ends the emulator.");
+    let status = command
+        .args(["-serial", "mon:stdio"])
+        .status()
+        .context("while starting QEMU")?;
+    if status.success() {
+        Ok(())
+    } else {
+        bail!("QEMU ended with {status}")
+    }
+}
+
+impl Boot<'_> {
+    /// Lays out what the firmware would load in `scratch` and returns the command that boots it.
+    ///
+    /// The console is the next `-serial` the caller adds.
+    pub fn prepare(&self, scratch: &Path) -> Result<Command> {
+        let emulator = self.emulator()?;
+        let files = self.boot_files(emulator)?;
+        let place = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
+            let path = scratch.join(name);
+            fs::write(&path, bytes).with_context(|| format!("while writing {}", path.display()))?;
+            Ok(path)
+        };
+        let mut initramfs = files.initramfs;
+        // The kernel looks for a further archive at the next multiple of four.
+        initramfs.resize(initramfs.len().next_multiple_of(4), 0);
+        initramfs.extend_from_slice(self.second_initramfs);
+
+        let mut command = Command::new(qemu()?);
+        command
+            .args(["-M", &emulator.machine, "-display", "none", "-no-reboot"])
+            .args([
+                "-kernel".as_ref(),
+                place("kernel", &files.kernel)?.as_os_str(),
+            ])
+            .args([
+                "-initrd".as_ref(),
+                place("initramfs", &initramfs)?.as_os_str(),
+            ])
+            .args([
+                "-dtb".as_ref(),
+                place("board.dtb", &files.device_tree)?.as_os_str(),
+            ])
+            // QEMU's watchdog resets the machine as soon as it is armed.
+            .args([
+                "-append",
+                &format!(
+                    "{} systemd.watchdog_sec=0 {}",
+                    files.cmdline.trim(),
+                    self.append
+                ),
+            ])
+            .arg("-drive")
+            .arg(format!(
+                "file={},if=sd,format=raw",
+                self.card(scratch)?.display()
+            ))
+            .args(["-serial", "null"]);
+        if self.wired_port {
+            // A globally administered address makes the kernel call it eth0; the emulated network leads nowhere.
+            command.args(["-netdev", "user,id=wired,restrict=on"]);
+            command.args(["-device", "usb-net,netdev=wired,mac=40:54:00:12:34:56"]);
+        }
+        Ok(command)
+    }
+
+    fn emulator(&self) -> Result<&Emulator> {
+        self.board
+            .emulator
+            .as_ref()
+            .with_context(|| format!("QEMU has no machine that stands in for `{}`", self.board.id))
+    }
+
+    fn boot_files(&self, emulator: &Emulator) -> Result<BootFiles> {
+        let context = || {
+            format!(
+                "while reading the boot partition of {}",
+                self.image.display()
+            )
+        };
+        let file = File::open(self.image).with_context(context)?;
+        let mut partition = Fat::open_image(file).with_context(context)?;
+        let mut read = |path: &str| {
+            partition
+                .read(path)
+                .with_context(|| format!("while reading {path} of the image"))
+        };
+        let config = read("config.txt")?;
+        let choice = parse_config_txt(&String::from_utf8_lossy(&config), &[&self.board.id]);
+        Ok(BootFiles {
+            kernel: read(&choice.kernel)?,
+            initramfs: choice
+                .initramfs
+                .map(|path| read(&path))
+                .transpose()?
+                .unwrap_or_default(),
+            device_tree: read(&emulator.device_tree)?,
+            cmdline: String::from_utf8_lossy(&read(&choice.cmdline)?).into_owned(),
+        })
+    }
+
+    fn card(&self, scratch: &Path) -> Result<PathBuf> {
+        let card = scratch.join("card.img");
+        let size = fs::copy(self.image, &card).context("while copying the image")?;
+        File::options()
+            .write(true)
+            .open(&card)?
+            .set_len(size.next_power_of_two())?;
+        Ok(card)
+    }
+}
+
+struct BootFiles {
+    kernel: Vec<u8>,
+    initramfs: Vec<u8>,
+    device_tree: Vec<u8>,
+    cmdline: String,
+}
+
+fn qemu() -> Result<PathBuf> {
+    tools::find("qemu-system-aarch64").ok_or_else(|| {
+        Failure::new(
+            "qemu-system-aarch64 is not installed",
+            "on Debian: apt-get install qemu-system-arm",
+        )
+        .into()
+    })
+}
+
+/// Ends the emulator with this value's life.
+pub struct Running(pub std::process::Child);
+
+impl Running {
+    /// Starts the emulator with its console on a pipe.
+    pub fn start(mut command: Command) -> Result<Self> {
+        let child = command
+            .args(["-monitor", "none", "-serial", "stdio"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("while starting QEMU")?;
+        Ok(Running(child))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is as good.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}

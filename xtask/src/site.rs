@@ -1,0 +1,138 @@
+//! What the user says about the place a card goes to: network, key, country, name, login. Parsed once, secrets kept off the
+//! command line where people let us.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{IsTerminal, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use imagegen::credentials::{Psk, Security, Ssid};
+use imagegen::site::{CountryCode, Hostname, SiteOptions, SshKeys};
+
+use crate::usage::UsageError;
+
+/// The longest passphrase file that is read; a key has 64 characters.
+const PSK_FILE_MAX: u64 = 1024;
+
+/// The site's settings.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SiteArgs {
+    /// Name of the Wi-Fi network, 1 to 32 bytes
+    #[arg(long, value_name = "NAME")]
+    ssid: OsString,
+    /// File with the network's passphrase (8 to 63 characters) or key (64 hexadecimal digits)
+    #[arg(long, value_name = "FILE", group = "key")]
+    psk_file: Option<PathBuf>,
+    /// `-` to read the passphrase from standard input; a passphrase here can be seen by other users of this machine
+    #[arg(long, value_name = "PSK", group = "key")]
+    psk: Option<OsString>,
+    /// The network has no encryption
+    #[arg(long, group = "key")]
+    open: bool,
+    /// Two-letter code of the country the radio is used in, such as DE
+    #[arg(long, value_name = "CC")]
+    country: Option<String>,
+    /// What the device calls itself
+    #[arg(long, value_name = "NAME", default_value = "footbridge")]
+    hostname: String,
+    /// File with the SSH public keys that may log in as root; without it there is no SSH server
+    #[arg(long, value_name = "FILE")]
+    ssh_key: Option<PathBuf>,
+}
+
+impl SiteArgs {
+    /// Checks everything, reads the files named, and asks for the passphrase where it is needed and not given.
+    pub fn parse(&self) -> Result<SiteOptions> {
+        Ok(SiteOptions {
+            ssid: Ssid::new(self.ssid.as_bytes()).map_err(|error| {
+                UsageError::new(
+                    error.to_string(),
+                    "give the network's name with --ssid NAME",
+                )
+            })?,
+            country: self.country.as_deref().map(country).transpose()?,
+            hostname: Hostname::parse(&self.hostname).map_err(|error| {
+                UsageError::new(error.to_string(), "choose another one with --hostname NAME")
+            })?,
+            ssh_keys: self.ssh_key.as_deref().map(ssh_keys).transpose()?,
+            // Last, so that nobody types a passphrase only to be told of another mistake.
+            security: self.security()?,
+        })
+    }
+
+    fn security(&self) -> Result<Security> {
+        if self.open {
+            return Ok(Security::Open);
+        }
+        let psk = match (&self.psk_file, &self.psk) {
+            (Some(path), _) => psk(&read_bounded(path)?)
+                .with_context(|| format!("while reading the passphrase in {}", path.display()))?,
+            (None, Some(text)) if text == "-" => psk(&read_stdin()?)?,
+            (None, Some(text)) => psk_on_command_line(text)?,
+            (None, None) => ask()?,
+        };
+        Ok(Security::Psk(psk))
+    }
+}
+
+fn country(text: &str) -> Result<CountryCode> {
+    CountryCode::parse(text)
+        .map_err(|error| UsageError::new(error.to_string(), "for example: --country DE").into())
+}
+
+fn ssh_keys(path: &Path) -> Result<SshKeys> {
+    let bytes = fs::read(path).map_err(|error| missing(path, &error))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let advice = "give the public half, usually ~/.ssh/id_ed25519.pub; `ssh-keygen` makes a pair";
+    SshKeys::parse(&text)
+        .map_err(|error| UsageError::new(format!("{}: {error}", path.display()), advice).into())
+}
+
+fn psk(bytes: &[u8]) -> Result<Psk> {
+    let advice = "8 to 63 printable ASCII characters, or the key as 64 hexadecimal digits; --open for a network without encryption";
+    Psk::parse_line(bytes).map_err(|error| UsageError::new(error.to_string(), advice).into())
+}
+
+fn psk_on_command_line(text: &OsStr) -> Result<Psk> {
+    eprintln!(
+        "warning: a passphrase on the command line can be seen by other users of this machine and stays in the shell's \
+         history; better: --psk-file FILE, or --psk - to read it from standard input"
+    );
+    psk(text.as_bytes())
+}
+
+fn ask() -> Result<Psk> {
+    if !std::io::stdin().is_terminal() {
+        let advice = "give --psk-file FILE, --psk - (standard input) or --open";
+        return Err(UsageError::new("the network's passphrase is needed", advice).into());
+    }
+    let typed = rpassword::prompt_password("Passphrase of the network (not shown): ")
+        .context("while asking for it")?;
+    psk(typed.as_bytes())
+}
+
+fn read_stdin() -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .take(PSK_FILE_MAX)
+        .read_to_end(&mut bytes)
+        .context("while reading standard input")?;
+    Ok(bytes)
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(PSK_FILE_MAX).read_to_end(&mut bytes))
+        .map_err(|error| missing(path, &error))?;
+    Ok(bytes)
+}
+
+fn missing(path: &Path, error: &std::io::Error) -> UsageError {
+    UsageError::new(
+        format!("cannot read {}: {error}", path.display()),
+        "check the path",
+    )
+}

@@ -1,0 +1,188 @@
+//! Where Debian packages come from: the mirror this machine's apt uses, unless the user names another; checked and cached.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use imagegen::index::{Index, Package};
+use imagegen::make::deb::unpack_deb;
+use imagegen::make::fetch::{Fetcher, Patience, load_host_mirror};
+use imagegen::make::release::{Keyring, Release};
+use imagegen::mirror::{FALLBACK_MIRROR, Mirror};
+use imagegen::resolve::{Request, Resolution, Root, resolve};
+use imagegen::tree::Tree;
+
+use crate::progress::Bars;
+use crate::usage::Failure;
+use crate::workspace::Workspace;
+
+/// The suites of Debian 13 that images are built from.
+const SUITES: &[&str] = &["trixie", "trixie-updates", "trixie-security"];
+const COMPONENTS: &[&str] = &["main", "non-free-firmware"];
+
+/// The suite with the source of the standard library.
+const RUST_SUITE: &str = "trixie-backports";
+
+/// Where packages come from.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Source {
+    /// Debian mirror (default: this machine's own, or FOOTBRIDGE_MIRROR)
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+    /// Fetch nothing; use what earlier builds fetched
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// The packages on offer for an architecture, and the signed releases that say so.
+pub struct Offer {
+    /// The releases.
+    pub releases: Vec<Release>,
+    /// The packages.
+    pub index: Index,
+}
+
+impl Offer {
+    /// Returns the date of the newest release, in seconds since 1970: the time of everything in an image made of it.
+    pub fn time(&self) -> Result<u32> {
+        let newest = self
+            .releases
+            .iter()
+            .map(|release| release.date)
+            .max()
+            .context("no release was fetched")?;
+        let seconds = newest
+            .duration_since(UNIX_EPOCH)
+            .context("the release is dated before 1970")?
+            .as_secs();
+        u32::try_from(seconds).context("the release is dated after 2106")
+    }
+}
+
+impl Source {
+    /// Returns the fetcher for the mirror, keeping what it fetches in the user's cache.
+    pub fn fetcher<'a>(&self, workspace: &Workspace, bars: &'a Bars) -> Result<Fetcher<'a>> {
+        Ok(Fetcher {
+            mirror: self.mirror()?,
+            cache: workspace.cache.join("packages"),
+            offline: self.offline,
+            keyring: Keyring::debian(),
+            patience: Patience::default(),
+            progress: bars,
+        })
+    }
+
+    fn mirror(&self) -> Result<Mirror> {
+        let named = self
+            .mirror
+            .clone()
+            .or_else(|| std::env::var("FOOTBRIDGE_MIRROR").ok());
+        Ok(match named.filter(|url| !url.is_empty()) {
+            Some(url) => Mirror::from_url(&url),
+            None => load_host_mirror(Path::new("/etc/apt"))?
+                .unwrap_or_else(|| Mirror::from_url(FALLBACK_MIRROR)),
+        })
+    }
+
+    /// Fetches what Debian 13 offers for an architecture.
+    pub fn offer(&self, fetcher: &Fetcher, architecture: &str) -> Result<Offer> {
+        offer(fetcher, SUITES, COMPONENTS, architecture)
+    }
+
+    /// Unpacks, into the folder, what a standard library for `architecture` is built from: its source in the compiler's very
+    /// version, and the C library's start files.
+    pub fn unpack_standard_library(
+        &self,
+        workspace: &Workspace,
+        architecture: &str,
+        version: &str,
+        folder: &Path,
+        bars: &Bars,
+    ) -> Result<()> {
+        let fetcher = self.fetcher(workspace, bars)?;
+        let rust = offer(&fetcher, &[RUST_SUITE], &["main"], architecture)?;
+        let source = rust
+            .index
+            .find("rust-src", |upstream| {
+                upstream.split('+').next() == Some(version)
+            })
+            .ok_or_else(|| {
+                Failure::new(
+                    format!("{RUST_SUITE} has no source of Rust {version}"),
+                    "let rustup fetch the standard library instead: rustup target add TARGET",
+                )
+            })?;
+        let debian = self.offer(&fetcher, architecture)?;
+        let musl = debian
+            .index
+            .latest("musl-dev")
+            .context("Debian has no musl-dev for this architecture")?;
+        let library = format!("usr/src/rustc-{version}/library/");
+        let mut tree = Tree::new();
+        unpack(&fetcher, source, &mut tree, |path| {
+            path.starts_with(&library)
+        })?;
+        unpack(&fetcher, musl, &mut tree, |path| {
+            path.starts_with("usr/lib/")
+        })?;
+        write_files(&tree, folder)
+    }
+}
+
+fn offer(
+    fetcher: &Fetcher,
+    suites: &[&str],
+    components: &[&str],
+    architecture: &str,
+) -> Result<Offer> {
+    let (releases, index) =
+        fetcher.fetch_index(suites, components, architecture, SystemTime::now())?;
+    Ok(Offer { releases, index })
+}
+
+/// Chooses packages that are wanted beside those already present.
+pub fn choose_beside(
+    offer: &Offer,
+    names: &[&str],
+    present: BTreeSet<String>,
+) -> Result<Resolution> {
+    let roots = names.iter().map(|name| Root::latest(name)).collect();
+    Ok(resolve(
+        &offer.index,
+        &Request {
+            roots,
+            exclude: BTreeSet::new(),
+            assume: present,
+        },
+    )?)
+}
+
+/// Fetches one package and unpacks the part of it that is wanted.
+pub fn unpack(
+    fetcher: &Fetcher,
+    package: &Package,
+    tree: &mut Tree,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let path = fetcher.fetch_deb(package)?;
+    let bytes = fs::read(&path).with_context(|| format!("while reading {}", path.display()))?;
+    unpack_deb(&bytes, package.unpack_limit(), tree, wanted)
+        .with_context(|| format!("while unpacking {} {}", package.name, package.version))
+}
+
+/// Writes a tree's directories, files and links below a folder.
+fn write_files(tree: &Tree, folder: &Path) -> Result<()> {
+    for (path, node) in tree.iter() {
+        let place: PathBuf = folder.join(path);
+        let parent = place.parent().unwrap_or(folder);
+        fs::create_dir_all(parent)
+            .with_context(|| format!("while creating {}", parent.display()))?;
+        if let Some(bytes) = node.bytes() {
+            fs::write(&place, bytes)
+                .with_context(|| format!("while writing {}", place.display()))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Other people's programs that the tests need, the Debian packages that carry them, and how they are had.
+//!
+//! Building an image needs none of these. As root on a Debian system missing ones are installed, after saying so; anyone
+//! else is told what to install, and the checks that need them say SKIPPED (or fail, with `REQUIRE_ALL=1`).
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use xshell::{Shell, cmd};
+
+/// A program, and the Debian package that has it.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+const TOOLS: &[Tool] = &[
+    Tool {
+        program: "qemu-system-aarch64",
+        package: "qemu-system-arm",
+    },
+    Tool {
+        program: "ip",
+        package: "iproute2",
+    },
+    Tool {
+        program: "unshare",
+        package: "util-linux",
+    },
+    Tool {
+        program: "dnsmasq",
+        package: "dnsmasq-base",
+    },
+    Tool {
+        program: "busybox",
+        package: "busybox-static",
+    },
+    Tool {
+        program: "arping",
+        package: "iputils-arping",
+    },
+    Tool {
+        program: "ping",
+        package: "iputils-ping",
+    },
+    Tool {
+        program: "tcpdump",
+        package: "tcpdump",
+    },
+    Tool {
+        program: "unsquashfs",
+        package: "squashfs-tools",
+    },
+    Tool {
+        program: "fsck.fat",
+        package: "dosfstools",
+    },
+    Tool {
+        program: "mdir",
+        package: "mtools",
+    },
+    Tool {
+        program: "sfdisk",
+        package: "fdisk",
+    },
+    Tool {
+        program: "depmod",
+        package: "kmod",
+    },
+    Tool {
+        program: "cpio",
+        package: "cpio",
+    },
+    Tool {
+        program: "systemd-analyze",
+        package: "systemd",
+    },
+    Tool {
+        program: "zstd",
+        package: "zstd",
+    },
+    Tool {
+        program: "dpkg-deb",
+        package: "dpkg",
+    },
+];
+
+/// Returns whether a check that cannot run is a failure.
+pub fn require_all() -> bool {
+    std::env::var_os("REQUIRE_ALL").is_some_and(|value| value == "1")
+}
+
+/// Finds a program on the path, or in the folders for administrators' programs, which ordinary users' paths lack.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/bin"].map(PathBuf::from))
+        .map(|folder| folder.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Makes the programs the tests need available, or says what is missing.
+pub fn provide(shell: &Shell) -> Result<()> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let programs: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
+    let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    if is_root()? && Path::new("/usr/bin/apt-get").exists() {
+        eprintln!(
+            "Installing Debian packages for the tests: {}",
+            packages.join(" ")
+        );
+        let shell_environment = shell.push_env("DEBIAN_FRONTEND", "noninteractive");
+        cmd!(shell, "apt-get update -q")
+            .quiet()
+            .ignore_stdout()
+            .run()
+            .context("while refreshing the package lists")?;
+        let wanted = packages.clone();
+        cmd!(
+            shell,
+            "apt-get install -y -q --no-install-recommends {wanted...}"
+        )
+        .quiet()
+        .ignore_stdout()
+        .run()
+        .context("while installing packages for the tests")?;
+        drop(shell_environment);
+    }
+    let still: Vec<&str> = self::missing().iter().map(|tool| tool.program).collect();
+    if still.is_empty() {
+        return Ok(());
+    }
+    let advice = format!(
+        "missing programs: {}; on Debian: apt-get install {}",
+        programs.join(" "),
+        packages.join(" ")
+    );
+    if require_all() {
+        bail!("{advice}");
+    }
+    eprintln!("{advice}\nThe checks that need them will say SKIPPED.");
+    Ok(())
+}
+
+fn missing() -> Vec<&'static Tool> {
+    TOOLS
+        .iter()
+        .filter(|tool| find(tool.program).is_none())
+        .collect()
+}
+
+fn is_root() -> Result<bool> {
+    let status =
+        std::fs::read_to_string("/proc/self/status").context("while reading /proc/self/status")?;
+    Ok(status
+        .lines()
+        .any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0")))
+}

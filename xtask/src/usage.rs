@@ -1,0 +1,96 @@
+//! How failures reach the person at the terminal: one `error:` line with its causes, a `hint:` where there is a next step,
+//! exit code 2 for what was typed wrongly and 1 for everything else.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use imagegen::make::fetch::FetchError;
+
+/// What the user typed cannot be used; says what to type next.
+#[derive(Debug)]
+pub struct UsageError {
+    message: String,
+    hint: String,
+}
+
+impl UsageError {
+    /// Builds the error from what is wrong and what to do about it.
+    pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        UsageError {
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// A failure that is not the user's typing, with a next step.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    hint: String,
+}
+
+impl Failure {
+    /// Builds the error from what went wrong and what to do about it.
+    pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Failure {
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Prints the chain of causes once and returns the exit code.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("{}", report_text(error));
+    ExitCode::from(if error.downcast_ref::<UsageError>().is_some() {
+        2
+    } else {
+        1
+    })
+}
+
+/// Returns what `report` prints.
+pub fn report_text(error: &anyhow::Error) -> String {
+    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let text = format!("error: {}", causes.join(": "));
+    match hint(error) {
+        Some(hint) => format!("{text}\n\nhint: {hint}"),
+        None => text,
+    }
+}
+
+fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        cause
+            .downcast_ref::<UsageError>()
+            .map(|usage| usage.hint.clone())
+            .or_else(|| {
+                cause
+                    .downcast_ref::<Failure>()
+                    .map(|failure| failure.hint.clone())
+            })
+            .or_else(|| {
+                cause
+                    .downcast_ref::<FetchError>()
+                    .and_then(FetchError::hint)
+                    .map(String::from)
+            })
+    })
+}
