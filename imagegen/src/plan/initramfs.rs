@@ -8,14 +8,13 @@ use crate::plan::overlay::PlannedNode;
 use crate::tree::Node;
 
 /// The programs that `init` calls, all of them busybox.
-const APPLETS: [&str; 12] = [
+const APPLETS: [&str; 11] = [
     "cat",
     "cp",
     "hexdump",
     "modprobe",
     "mount",
     "reboot",
-    "rm",
     "sh",
     "sha256sum",
     "sleep",

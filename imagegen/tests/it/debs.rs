@@ -11,7 +11,7 @@ use tar::EntryType;
 use crate::readers::{available, run};
 
 /// An entry of a tar archive, written as it is: honest tools would refuse most of these.
-struct Raw {
+pub(crate) struct Raw {
     path: String,
     kind: EntryType,
     mode: u32,
@@ -29,11 +29,11 @@ fn raw(path: &str, kind: EntryType) -> Raw {
     }
 }
 
-fn directory(path: &str) -> Raw {
+pub(crate) fn directory(path: &str) -> Raw {
     raw(path, EntryType::Directory)
 }
 
-fn file(path: &str, text: &str) -> Raw {
+pub(crate) fn file(path: &str, text: &str) -> Raw {
     Raw {
         bytes: text.into(),
         mode: 0o644,
@@ -48,7 +48,7 @@ fn link(kind: EntryType, path: &str, target: &str) -> Raw {
     }
 }
 
-fn symlink(path: &str, target: &str) -> Raw {
+pub(crate) fn symlink(path: &str, target: &str) -> Raw {
     link(EntryType::Symlink, path, target)
 }
 
@@ -110,7 +110,7 @@ fn deb_with(data_name: &str, data: &[u8]) -> Vec<u8> {
     ])
 }
 
-fn deb_of(entries: &[Raw]) -> Vec<u8> {
+pub(crate) fn deb_of(entries: &[Raw]) -> Vec<u8> {
     deb_with("data.tar.xz", &xz(&tar_of(entries)))
 }
 

@@ -8,6 +8,7 @@
 mod archive;
 mod debs;
 mod fetching;
+mod image;
 mod mirror_server;
 mod modules;
 mod plan;

@@ -13,24 +13,26 @@ use imagegen::recipe::Feature;
 use imagegen::resolve::{Resolution, resolve};
 use imagegen::site::{CountryCode, Hostname, SiteOptions, SshKeys};
 
+use crate::readers::{available, run};
+
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJb0 me@desk";
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn overlays() -> Overlays {
+pub(crate) fn overlays() -> Overlays {
     load_overlays(&repository().join("overlays")).unwrap()
 }
 
-fn board(id: &str) -> Board {
+pub(crate) fn board(id: &str) -> Board {
     load_boards(&repository().join("boards"))
         .unwrap()
         .remove(id)
         .unwrap()
 }
 
-fn site() -> SiteOptions {
+pub(crate) fn site() -> SiteOptions {
     SiteOptions {
         ssid: Ssid::new("home").unwrap(),
         security: Security::Psk(Psk::parse(b"open sesame").unwrap()),
@@ -41,7 +43,11 @@ fn site() -> SiteOptions {
 }
 
 /// Debian's packages of one day, so that only this repository changes a plan.
-fn resolution(board: &Board, overlays: &Overlays, features: &BTreeSet<Feature>) -> Resolution {
+pub(crate) fn resolution(
+    board: &Board,
+    overlays: &Overlays,
+    features: &BTreeSet<Feature>,
+) -> Resolution {
     let mut index = Index::default();
     let origin = Origin {
         suite: "trixie".to_owned(),
@@ -53,7 +59,7 @@ fn resolution(board: &Board, overlays: &Overlays, features: &BTreeSet<Feature>) 
     resolve(&index, &overlays.recipe.request(board, features)).unwrap()
 }
 
-fn plan_for(id: &str, site: &SiteOptions) -> Plan {
+pub(crate) fn plan_for(id: &str, site: &SiteOptions) -> Plan {
     let (board, overlays) = (board(id), overlays());
     let resolution = resolution(&board, &overlays, &features_of(site));
     plan(&PlanInputs {
@@ -94,13 +100,13 @@ fn a_key_adds_the_ssh_server_and_nothing_else() {
         .collect();
     expect![[r#"
         features: ssh
-        disk: signature 22871aac, boot partition 22871aac-01, root partition 22871aac-02
+        disk: signature aa0304b2, boot partition aa0304b2-01, root partition aa0304b2-02
           dropbear-bin 2025.89-1~deb13u1 root (no scripts)
           libgmp10 2:6.3.0+dfsg-3 root (no scripts)
           libtomcrypt1 1.18.2+dfsg-7+b2 root (no scripts)
           libtommath1 1.3.0-1 root (no scripts)
           /site/authorized_keys (overlays/site/authorized_keys.tera)
-            | console=tty1 console=ttyS1,115200 boot=PARTUUID=22871aac-01 root=PARTUUID=22871aac-02 ro panic=10 quiet net.ifnames=0
+            | console=tty1 console=ttyS1,115200 boot=PARTUUID=aa0304b2-01 root=PARTUUID=aa0304b2-02 ro panic=10 quiet net.ifnames=0
           /etc/systemd/system/multi-user.target.wants/ssh.service -> ../ssh.service (link)
           /etc/systemd/system/ssh.service 0644 (overlays/rootfs/etc/systemd/system/ssh.service)
     "#]].assert_eq(&added);
@@ -211,4 +217,97 @@ fn a_package_nobody_has_read_stops_the_plan() {
     })
     .unwrap_err();
     expect!["nobody has read the maintainer scripts of package `telnetd`; read them, then list it under scriptless or scripts in packages.toml"].assert_eq(&err.to_string());
+}
+
+/// Each row spoils good overlays in one way.
+#[test]
+fn overlays_that_do_not_fit_together_are_refused() {
+    type Spoil = fn(&mut Overlays);
+    let rows: [(Spoil, &str); 6] = [
+        (
+            |overlays| drop(overlays.rootfs.remove("etc/shadow")),
+            "overlay.toml has a rule under modes for `/etc/shadow`, but nothing is there",
+        ),
+        (
+            |overlays| drop(overlays.site.remove("hostname.tera")),
+            "overlay.toml has a rule under site for `/hostname`, but nothing is there",
+        ),
+        (
+            |overlays| drop(overlays.site.insert("hostname".into(), (*b"x").into())),
+            "/hostname comes both from overlays/site/hostname and from overlays/site/hostname.tera",
+        ),
+        (
+            |overlays| drop(overlays.rules.links.insert("etc/hosts".into(), "x".into())),
+            "/etc/hosts comes both from overlays/rootfs/etc/hosts and from link",
+        ),
+        (
+            |overlays| {
+                drop(
+                    overlays
+                        .site
+                        .insert("hostname.tera".into(), (*b"{{ hotsname }}").into()),
+                )
+            },
+            "the template overlays/site/hostname.tera cannot be rendered",
+        ),
+        (
+            |overlays| {
+                drop(
+                    overlays
+                        .boot
+                        .insert("cmdline.txt.tera".into(), (*b"quiet\nro\n").into()),
+                )
+            },
+            "the kernel command line has to be one line of at most 1023 bytes, and this has 2 of 9 bytes together",
+        ),
+    ];
+    let board = board("pi3");
+    let resolution = resolution(&board, &overlays(), &BTreeSet::new());
+    for (spoil, says) in rows {
+        let mut overlays = overlays();
+        spoil(&mut overlays);
+        let inputs = PlanInputs {
+            board: &board,
+            site: &site(),
+            resolution: &resolution,
+            overlays: &overlays,
+        };
+        let message = plan(&inputs).unwrap_err().to_string();
+        assert!(message.starts_with(says), "{message}");
+    }
+}
+
+/// Every program that `init` starts is an applet that the initramfs has.
+#[test]
+fn init_is_a_shell_script_that_calls_what_is_there() {
+    let plan = plan_for("pi3", &site());
+    let init = plan.initramfs["init"].node.bytes().unwrap();
+    let text = std::str::from_utf8(init).unwrap();
+    assert!(text.starts_with("#!/bin/sh\n"));
+    for program in [
+        "mount",
+        "umount",
+        "modprobe",
+        "hexdump",
+        "sha256sum",
+        "cp",
+        "cat",
+        "sleep",
+        "reboot",
+        "switch_root",
+    ] {
+        assert!(
+            text.contains(program),
+            "{program} is not called and need not be there"
+        );
+        assert!(
+            plan.initramfs.contains_key(&format!("bin/{program}")),
+            "{program} is not there"
+        );
+    }
+    if available("init_is_a_shell_script_that_calls_what_is_there", &["sh"]) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("init"), init).unwrap();
+        run(dir.path(), "sh", &["-n", "init"]);
+    }
 }
