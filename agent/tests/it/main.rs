@@ -2,9 +2,14 @@
 //! with real peers.
 
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+#![expect(
+    clippy::print_stderr,
+    reason = "what was skipped, measured or went wrong is for whoever runs it"
+)]
 
 mod command_line;
 mod config;
 mod netns;
 mod scenarios;
 mod skip;
+mod unit_file;
