@@ -137,6 +137,11 @@ impl Engine {
                 warn!("port 67 is taken by another program; DHCP is not relayed");
                 self.dhcp_relay.port_taken = true;
             }
+            Input::Port67Held => {
+                if std::mem::replace(&mut self.dhcp_relay.port_taken, false) {
+                    info!("port 67 is free again; DHCP is relayed");
+                }
+            }
             Input::Frame { side, bytes } => self.handle_frame(side, bytes, now, &mut frames),
             Input::Tick => self.handle_tick(now, &mut frames),
         }

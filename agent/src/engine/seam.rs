@@ -23,6 +23,8 @@ pub enum Input<'a> {
     },
     /// Port 67 could not be held: another program serves or relays DHCP on this machine.
     Port67Taken,
+    /// Port 67 is held after all.
+    Port67Held,
     /// A frame received on a side, as the packet socket gave it (`wire` decodes it before any policy sees it).
     Frame {
         /// The side.

@@ -43,7 +43,7 @@ const BATCH: usize = 64;
 /// How long everything may take to be given back.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How often port 67 is tried again while another program has it.
-const PORT67_RETRY: Duration = Duration::from_secs(30);
+const PORT67_RETRY: Duration = Duration::from_secs(5);
 
 /// Runs the bridge until SIGTERM or SIGINT, then gives everything back.
 pub async fn run(config: Config, run_dir: &RunDir) -> anyhow::Result<()> {
@@ -274,6 +274,7 @@ impl EventLoop {
             Holding::Held(port67) => {
                 self.port67 = Some(port67);
                 self.port67_retry = None;
+                self.tell(Input::Port67Held, now).await?;
             }
             Holding::Taken => {
                 self.port67_retry = Some(now + PORT67_RETRY);
