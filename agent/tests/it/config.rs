@@ -112,3 +112,24 @@ fn wrong_values_are_refused() {
         "#]],
     );
 }
+
+/// The image builder's half of the contract: what it puts on cards, the agent reads, as written and with every key switched on.
+#[test]
+fn the_images_own_files_are_read() {
+    let overlays = concat!(env!("CARGO_MANIFEST_DIR"), "/../overlays");
+    for file in [
+        "rootfs/etc/footbridge/footbridge.toml",
+        "site/footbridge.toml",
+    ] {
+        let text = std::fs::read_to_string(format!("{overlays}/{file}")).unwrap();
+        let full = text.replace("#dhcp-max-hops", "dhcp-max-hops");
+        for text in [text, full] {
+            let settings = parse_config(&text, Overrides::default()).unwrap().settings;
+            assert_eq!(
+                (&*settings.uplink, &*settings.downlink),
+                ("wlan0", "eth0"),
+                "{file}"
+            );
+        }
+    }
+}

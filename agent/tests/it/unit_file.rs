@@ -17,7 +17,7 @@ fn the_unit_has_three_capabilities_and_a_user_of_its_own() {
         "Type=notify",
         "User=footbridge",
         "RuntimeDirectory=footbridge",
-        "ExecStart=/usr/bin/footbridge run --uplink wlan0 --downlink eth0 --config /etc/footbridge/footbridge.toml",
+        "ExecStart=/usr/bin/footbridge run --config /etc/footbridge/footbridge.toml",
         &format!("AmbientCapabilities={capabilities}"),
         &format!("CapabilityBoundingSet={capabilities}"),
     ] {
