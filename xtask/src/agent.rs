@@ -11,9 +11,10 @@ use anyhow::{Context, Result, bail};
 use imagegen::board::Board;
 use xshell::{Shell, cmd};
 
-use crate::{boards, progress::Bars, source::Source, workspace::Workspace};
+use crate::source::{Source, Std};
+use crate::{boards, progress::Bars, workspace::Workspace};
 
-/// Which board to build for, and where the standard library comes from.
+/// Which board to build for.
 #[derive(clap::Args)]
 pub struct Args {
     /// Board to build for
@@ -21,21 +22,6 @@ pub struct Args {
     board: String,
     #[command(flatten)]
     source: Source,
-    /// Where the target's standard library comes from
-    #[arg(long, value_enum, default_value_t)]
-    std: Std,
-}
-
-/// Where the standard library of the board's target comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Std {
-    /// rustup's, or the distribution's source where rustup has none
-    #[default]
-    Auto,
-    /// rustup's only
-    Rustup,
-    /// Built from the distribution's source
-    Debian,
 }
 
 /// Symbols of the unwinder that the standard library's backtraces refer to. The agent aborts on panic, so any address does.
@@ -51,7 +37,7 @@ const UNWINDER: &[&str] = &[
 pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
     let board = boards::load(&workspace, &args.board)?;
-    let binary = build(&workspace, &board, &args.source, args.std, &Bars::new())?;
+    let binary = build(&workspace, &board, &args.source, &Bars::new())?;
     println!("{}", binary.display());
     Ok(())
 }
@@ -61,13 +47,12 @@ pub fn build(
     workspace: &Workspace,
     board: &Board,
     source: &Source,
-    std: Std,
     bars: &Bars,
 ) -> Result<PathBuf> {
     let shell = Shell::new()?;
     shell.change_dir(&workspace.root);
     let target = board.arch.rust_target();
-    let flags = match std {
+    let flags = match source.std {
         Std::Rustup => {
             add_rustup_target(&shell, target, source.offline)?;
             rustup_flags()

@@ -11,7 +11,6 @@ use anyhow::{Context, Result, bail};
 use imagegen::credentials::{Psk, Security, Ssid};
 use imagegen::site::{CountryCode, Hostname, SiteOptions};
 
-use crate::agent::Std;
 use crate::image::{self, Job};
 use crate::progress::Bars;
 use crate::qemu::{Boot, Running};
@@ -35,9 +34,6 @@ pub struct Args {
     board: String,
     #[command(flatten)]
     source: Source,
-    /// Where the standard library of the board's target comes from
-    #[arg(long, value_enum, default_value_t)]
-    std: Std,
     /// Print the guest's whole console
     #[arg(long)]
     console: bool,
@@ -64,7 +60,6 @@ pub fn run(args: &Args) -> Result<()> {
         board: &board,
         site: &site,
         source: &args.source,
-        std: args.std,
         output: &output,
     };
     let (prepared, built) = image::build(&workspace, &job, &bars)?;
@@ -112,7 +107,6 @@ pub fn run_default() -> Result<()> {
     run(&Args {
         board: "pi3".into(),
         source: Source::default(),
-        std: Std::default(),
         console: false,
     })
 }

@@ -13,7 +13,7 @@ use imagegen::plan::{Plan, PlanInputs, features_of, plan};
 use imagegen::resolve::{Resolution, resolve};
 use imagegen::site::SiteOptions;
 
-use crate::agent::{self, Std};
+use crate::agent;
 use crate::progress::Bars;
 use crate::source::{Offer, Source};
 use crate::usage::UsageError;
@@ -33,9 +33,6 @@ pub struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     source: Source,
-    /// Where the standard library of the board's target comes from
-    #[arg(long, value_enum, default_value_t)]
-    std: Std,
 }
 
 /// Everything known before anything is built.
@@ -67,7 +64,6 @@ pub fn run(args: &Args) -> Result<()> {
         board: &board,
         site: &site,
         source: &args.source,
-        std: args.std,
         output: &output,
     };
     let (_, built) = build(&workspace, &job, &bars)?;
@@ -109,8 +105,6 @@ pub struct Job<'a> {
     pub site: &'a SiteOptions,
     /// Where packages come from.
     pub source: &'a Source,
-    /// Where the agent's standard library comes from.
-    pub std: Std,
     /// Where the image goes.
     pub output: &'a Path,
 }
@@ -119,7 +113,7 @@ pub struct Job<'a> {
 pub fn build(workspace: &Workspace, job: &Job, bars: &Bars) -> Result<(Prepared, Built)> {
     let prepared = prepare(workspace, job.board, job.site, job.source, bars)?;
     let debs = fetch(workspace, job.source, &prepared.resolution, bars)?;
-    let agent = agent::build(workspace, job.board, job.source, job.std, bars)?;
+    let agent = agent::build(workspace, job.board, job.source, bars)?;
     let agent = fs::read(&agent).with_context(|| format!("while reading {}", agent.display()))?;
     let inputs = ImageInputs {
         resolution: &prepared.resolution,

@@ -34,6 +34,21 @@ pub struct Source {
     /// Fetch nothing; use what earlier builds fetched
     #[arg(long)]
     pub offline: bool,
+    /// Where the standard library of the board's target comes from
+    #[arg(long, value_enum, default_value_t)]
+    pub std: Std,
+}
+
+/// Where the standard library of the board's target comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Std {
+    /// rustup's, or the distribution's source where rustup has none
+    #[default]
+    Auto,
+    /// rustup's only
+    Rustup,
+    /// Built from the distribution's source
+    Debian,
 }
 
 /// The packages on offer for an architecture, and the signed releases that say so.
