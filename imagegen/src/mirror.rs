@@ -37,7 +37,33 @@ impl Archive {
     }
 }
 
+/// Text that is no address of a mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a mirror's address begins with http:// or https:// and a host, and has no blanks")]
+pub struct MirrorError;
+
+/// Returns an address for people to read: without the name and password that may be in it.
+pub fn without_password(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match host.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://{host}{path}"),
+        None => url.to_owned(),
+    }
+}
+
 impl Mirror {
+    /// Parses what a person says is a mirror.
+    pub fn parse(text: &str) -> Result<Self, MirrorError> {
+        let rest = text
+            .strip_prefix("http://")
+            .or_else(|| text.strip_prefix("https://"));
+        rest.filter(|rest| !rest.starts_with('/') && !rest.is_empty())
+            .filter(|rest| rest.bytes().all(|byte| byte.is_ascii_graphic()))
+            .map(|_| Self::from_url(text))
+            .ok_or(MirrorError)
+    }
+
     /// Takes a mirror of the main archive and supposes the security archive beside it, as mirrors lay it out.
     pub fn from_url(url: &str) -> Self {
         let archive = url.trim_end_matches('/').to_owned();
@@ -217,6 +243,35 @@ mod tests {
             None => "none".to_owned(),
             Some(Mirror { archive, security }) => format!("{archive} {security}"),
         });
+    }
+
+    #[test]
+    fn an_address_has_a_scheme_and_a_host() {
+        for (text, good) in [
+            ("http://a/debian", true),
+            ("https://me:pw@a:8080/", true),
+            ("", false),
+            ("a/debian", false),
+            ("ftp://a/debian", false),
+            ("http://", false),
+            ("https:///debian", false),
+            ("http://a b/", false),
+            ("http://a/\u{1b}[31m", false),
+        ] {
+            assert_eq!(Mirror::parse(text).is_ok(), good, "{text}");
+        }
+    }
+
+    #[test]
+    fn people_read_no_passwords() {
+        for (url, shown) in [
+            ("http://a/debian", "http://a/debian"),
+            ("http://me:p@ss@a:80/d/x@y", "http://a:80/d/x@y"),
+            ("http://me@a", "http://a"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
     }
 
     #[test]

@@ -12,7 +12,11 @@ use imagegen::board::{Board, Emulator};
 use imagegen::inspect::config_txt::parse_config_txt;
 use imagegen::inspect::fat::Fat;
 
-use crate::{boards, tools, usage::Failure, workspace::Workspace};
+use crate::{
+    boards, tools,
+    usage::{Failure, UsageError},
+    workspace::Workspace,
+};
 
 /// Which image to boot, and as which board.
 #[derive(clap::Args)]
@@ -129,14 +133,18 @@ impl Boot<'_> {
     }
 
     fn boot_files(&self, emulator: &Emulator) -> Result<BootFiles> {
-        let context = || {
-            format!(
-                "while reading the boot partition of {}",
-                self.image.display()
+        let file = File::open(self.image).map_err(|error| {
+            UsageError::new(
+                format!("cannot read {}: {error}", self.image.display()),
+                "`cargo xtask image` makes an image and prints its path",
             )
-        };
-        let file = File::open(self.image).with_context(context)?;
-        let mut partition = Fat::open_image(file).with_context(context)?;
+        })?;
+        let mut partition = Fat::open_image(file).map_err(|error| {
+            UsageError::new(
+                format!("{} is no image: {error}", self.image.display()),
+                "`cargo xtask image` makes an image and prints its path",
+            )
+        })?;
         let mut read = |path: &str| {
             partition
                 .read(path)

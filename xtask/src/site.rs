@@ -16,6 +16,9 @@ use crate::usage::UsageError;
 /// The longest passphrase file that is read; a key has 64 characters.
 const PSK_FILE_MAX: u64 = 1024;
 
+/// As much as is read of a file of SSH keys; one has less than a kilobyte.
+const SSH_KEYS_MAX: u64 = 1 << 20;
+
 /// The site's settings.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SiteArgs {
@@ -67,7 +70,7 @@ impl SiteArgs {
             return Ok(Security::Open);
         }
         let psk = match (&self.psk_file, &self.psk) {
-            (Some(path), _) => psk(&read_bounded(path)?)
+            (Some(path), _) => psk(&read_bounded(path, PSK_FILE_MAX)?)
                 .with_context(|| format!("while reading the passphrase in {}", path.display()))?,
             (None, Some(text)) if text == "-" => psk(&read_stdin()?)?,
             (None, Some(text)) => psk_on_command_line(text)?,
@@ -83,7 +86,7 @@ fn country(text: &str) -> Result<CountryCode> {
 }
 
 fn ssh_keys(path: &Path) -> Result<SshKeys> {
-    let bytes = fs::read(path).map_err(|error| missing(path, &error))?;
+    let bytes = read_bounded(path, SSH_KEYS_MAX)?;
     let text = String::from_utf8_lossy(&bytes);
     let advice = "give the public half, usually ~/.ssh/id_ed25519.pub; `ssh-keygen` makes a pair";
     SshKeys::parse(&text)
@@ -122,10 +125,10 @@ fn read_stdin() -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)
-        .and_then(|file| file.take(PSK_FILE_MAX).read_to_end(&mut bytes))
+        .and_then(|file| file.take(max).read_to_end(&mut bytes))
         .map_err(|error| missing(path, &error))?;
     Ok(bytes)
 }

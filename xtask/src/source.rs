@@ -15,7 +15,7 @@ use imagegen::resolve::{Request, Resolution, Root, resolve};
 use imagegen::tree::Tree;
 
 use crate::progress::Bars;
-use crate::usage::Failure;
+use crate::usage::{Failure, UsageError};
 use crate::workspace::Workspace;
 
 /// The suites of Debian 13 that images are built from.
@@ -95,7 +95,12 @@ impl Source {
             .clone()
             .or_else(|| std::env::var("FOOTBRIDGE_MIRROR").ok());
         Ok(match named.filter(|url| !url.is_empty()) {
-            Some(url) => Mirror::from_url(&url),
+            Some(url) => Mirror::parse(&url).map_err(|error| {
+                UsageError::new(
+                    error.to_string(),
+                    "for example: --mirror http://192.0.2.1/debian, the folder that has dists/trixie in it",
+                )
+            })?,
             None => load_host_mirror(Path::new("/etc/apt"))?
                 .unwrap_or_else(|| Mirror::from_url(FALLBACK_MIRROR)),
         })

@@ -22,7 +22,7 @@ use self::store::Store;
 pub use self::store::StoreError;
 use super::release::{Keyring, ListedFile, Release, verify_release, verify_release_of_any_age};
 use crate::index::{Index, Origin, Package};
-use crate::mirror::{Archive, Mirror};
+use crate::mirror::{Archive, Mirror, without_password};
 
 /// Downloads that run at the same time.
 const PARALLEL: usize = 4;
@@ -106,13 +106,13 @@ impl Fetcher<'_> {
         let fetched = downloader.read_release(&what, &url, cached.is_some());
         self.progress.finished();
         let bytes = fetched?;
-        let release = self.verify(&bytes, suite, &url, now)?;
+        let release = self.verify(&bytes, suite, &without_password(&url), now)?;
         // A cached file that cannot be believed (any more) says nothing about time.
         let known = cached
             .and_then(|known| verify_release_of_any_age(&known, suite, &self.keyring, now).ok());
         if let Some(known) = known.filter(|known| known.date > release.date) {
             return Err(FetchError::RolledBack {
-                url,
+                url: without_password(&url),
                 served: release.date_text,
                 known: known.date_text,
             });

@@ -8,6 +8,7 @@ use super::error::FetchError;
 use super::http::{Fault, Http, Patience};
 use super::store::{Partial, Store};
 use crate::make::release::ListedFile;
+use crate::mirror::without_password;
 
 /// No `InRelease` file of Debian comes near this size.
 const IN_RELEASE_MAX: u64 = 4 << 20;
@@ -203,7 +204,7 @@ impl<'a> Downloader<'a> {
 fn network(what: &str, url: &str, attempts: u32, cached: bool, source: Fault) -> FetchError {
     FetchError::Network {
         what: what.to_owned(),
-        url: url.to_owned(),
+        url: without_password(url),
         attempts,
         cached,
         source,
@@ -213,7 +214,7 @@ fn network(what: &str, url: &str, attempts: u32, cached: bool, source: Fault) ->
 fn wrong_size(wanted: &Wanted, found: String) -> FetchError {
     FetchError::Size {
         what: wanted.what.clone(),
-        url: wanted.url.clone(),
+        url: without_password(&wanted.url),
         size: wanted.listed.size,
         found,
     }
@@ -222,7 +223,7 @@ fn wrong_size(wanted: &Wanted, found: String) -> FetchError {
 fn wrong_digest(wanted: &Wanted, partial: &Partial) -> FetchError {
     FetchError::Digest {
         what: wanted.what.clone(),
-        url: wanted.url.clone(),
+        url: without_password(&wanted.url),
         sha256: wanted.listed.sha256,
         found: partial.sha256(),
     }

@@ -1,0 +1,81 @@
+//! Ctrl-C and its kin: removes what is unfinished, says so, and ends the program with exit code 130.
+//!
+//! Signals come to the process as a whole, so what is to be removed is kept for the process as a whole: the one global of this program.
+//! Whatever SIGKILL leaves is found by its free lock the next time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// What shells report for a program that SIGINT ended.
+const EXIT_CODE: i32 = 130;
+
+static UNFINISHED: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
+
+/// A file on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    partial: PathBuf,
+    destination: PathBuf,
+}
+
+/// Something that an interruption removes for as long as this value lives.
+#[must_use]
+pub struct Unfinished(Entry);
+
+impl Unfinished {
+    /// Names a file that will be moved to its destination when it is complete.
+    pub fn file(partial: &Path, destination: &Path) -> Self {
+        let entry = Entry {
+            partial: partial.to_owned(),
+            destination: destination.to_owned(),
+        };
+        hold().push(entry.clone());
+        Unfinished(entry)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        hold().retain(|entry| *entry != self.0);
+    }
+}
+
+/// Returns the list of unfinished things: nobody is interrupted while it is held, and it is never given back once somebody is.
+pub fn hold() -> MutexGuard<'static, Vec<Entry>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Watches for signals from here on.
+pub fn watch() -> Result<()> {
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM, SIGHUP]).context("while asking for signals")?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            end(&hold());
+        }
+    });
+    Ok(())
+}
+
+fn end(unfinished: &[Entry]) -> ! {
+    let mut said = false;
+    for entry in unfinished {
+        // If it is not there it has its final name already.
+        if fs::remove_file(&entry.partial).is_ok() {
+            eprintln!(
+                "\ninterrupted; {} was not written",
+                entry.destination.display()
+            );
+            said = true;
+        }
+    }
+    if !said {
+        eprintln!("\ninterrupted");
+    }
+    std::process::exit(EXIT_CODE)
+}
