@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use imagegen::board::Board;
+use imagegen::make::disk::Draft;
 use imagegen::make::image::{Built, ImageInputs, make_image};
 use imagegen::overlays::{Overlays, load_overlays};
 use imagegen::plan::{Plan, PlanInputs, features_of, plan};
@@ -16,9 +17,9 @@ use imagegen::site::SiteOptions;
 use crate::agent;
 use crate::progress::Bars;
 use crate::source::{Offer, Source};
-use crate::usage::UsageError;
+use crate::usage::{Failure, UsageError};
 use crate::workspace::Workspace;
-use crate::{boards, site};
+use crate::{boards, interrupt, site};
 
 /// The image to build.
 #[derive(clap::Args)]
@@ -50,7 +51,6 @@ pub fn run(args: &Args) -> Result<()> {
     let begin = Instant::now();
     let workspace = Workspace::locate()?;
     let board = boards::load(&workspace, &args.board)?;
-    let site = args.site.parse()?;
     let output = match &args.output {
         Some(path) => path.clone(),
         None => workspace
@@ -58,7 +58,8 @@ pub fn run(args: &Args) -> Result<()> {
             .join("images")
             .join(format!("footbridge-{}.img", board.id)),
     };
-    make_parent(&output)?;
+    check_output(&output)?;
+    let site = args.site.parse()?;
     let bars = Bars::new();
     let job = Job {
         board: &board,
@@ -111,6 +112,8 @@ pub struct Job<'a> {
 
 /// Plans and builds the image.
 pub fn build(workspace: &Workspace, job: &Job, bars: &Bars) -> Result<(Prepared, Built)> {
+    let draft = begin(job.output)?;
+    let _unfinished = interrupt::Unfinished::file(draft.path(), job.output);
     let prepared = prepare(workspace, job.board, job.site, job.source, bars)?;
     let debs = fetch(workspace, job.source, &prepared.resolution, bars)?;
     let agent = agent::build(workspace, job.board, job.source, bars)?;
@@ -120,9 +123,8 @@ pub fn build(workspace: &Workspace, job: &Job, bars: &Bars) -> Result<(Prepared,
         debs: &debs,
         agent: agent.into(),
         time: prepared.offer.time()?,
-        output: job.output,
     };
-    let built = make_image(&prepared.plan, &inputs, bars)?;
+    let built = make_image(&prepared.plan, &inputs, draft, bars)?;
     Ok((prepared, built))
 }
 
@@ -144,18 +146,31 @@ fn overlays(workspace: &Workspace) -> Result<Overlays> {
     load_overlays(&folder).with_context(|| format!("while reading {}", folder.display()))
 }
 
-fn make_parent(output: &Path) -> Result<()> {
-    if output.is_dir() {
-        let advice = "name a file: --output FILE";
-        return Err(UsageError::new(format!("{} is a folder", output.display()), advice).into());
-    }
-    match output
+/// Makes sure that there can be an image of that name before minutes go into it.
+fn begin(output: &Path) -> Result<Draft> {
+    let parent = output
         .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
-        Some(parent) => fs::create_dir_all(parent)
-            .with_context(|| format!("while creating {}", parent.display())),
-        None => Ok(()),
+        .filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        fs::create_dir_all(parent).map_err(|error| {
+            Failure::new(
+                format!("cannot create {}: {error}", parent.display()),
+                "check the path, or write elsewhere with --output FILE",
+            )
+        })?;
+    }
+    Ok(Draft::create(output)?)
+}
+
+/// What exists and is no file was named by mistake.
+fn check_output(output: &Path) -> Result<()> {
+    match fs::metadata(output) {
+        Ok(metadata) if !metadata.is_file() => Err(UsageError::new(
+            format!("{} is not a file", output.display()),
+            "name a file to be made: --output FILE; an imager puts it on a card",
+        )
+        .into()),
+        _ => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@ mod agent;
 mod boards;
 mod e2e;
 mod image;
+mod interrupt;
 mod plan;
 mod progress;
 mod qemu;
@@ -40,7 +41,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Command::parse() {
+    let command = Command::parse();
+    let result = interrupt::watch().and_then(|()| match command {
         Command::Image(args) => image::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Boards(args) => boards::run(&args),
@@ -48,7 +50,9 @@ fn main() -> ExitCode {
         Command::Qemu(args) => qemu::run(&args),
         Command::E2e(args) => e2e::run(&args),
         Command::Test(args) => test::run(&args),
-    };
+    });
+    // Waits if an interruption is being dealt with, which ends the program.
+    let _settled = interrupt::hold();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => usage::report(&error),

@@ -4,7 +4,9 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use imagegen::make::disk::DiskError;
 use imagegen::make::fetch::FetchError;
+use imagegen::make::image::ImageError;
 
 /// What the user typed cannot be used; says what to type next.
 #[derive(Debug)]
@@ -70,10 +72,24 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 pub fn report_text(error: &anyhow::Error) -> String {
     let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
     let text = format!("error: {}", causes.join(": "));
-    match hint(error) {
+    let text = match hint(error) {
         Some(hint) => format!("{text}\n\nhint: {hint}"),
         None => text,
+    };
+    without_controls(&text)
+}
+
+/// Names and answers of others are part of messages; what terminals take for commands is shown, not obeyed.
+fn without_controls(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => plain.push(character),
+            _ if character.is_control() => plain.extend(character.escape_default()),
+            _ => plain.push(character),
+        }
     }
+    plain
 }
 
 fn hint(error: &anyhow::Error) -> Option<String> {
@@ -86,11 +102,28 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                     .downcast_ref::<Failure>()
                     .map(|failure| failure.hint.clone())
             })
-            .or_else(|| {
-                cause
-                    .downcast_ref::<FetchError>()
-                    .and_then(FetchError::hint)
-                    .map(String::from)
-            })
+            .or_else(|| library_hint(cause).map(String::from))
     })
+}
+
+fn library_hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    cause
+        .downcast_ref()
+        .and_then(FetchError::hint)
+        .or_else(|| cause.downcast_ref().and_then(DiskError::hint))
+        .or_else(|| cause.downcast_ref().and_then(ImageError::hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{UsageError, report_text};
+
+    #[test]
+    fn terminals_are_not_commanded() {
+        let error = UsageError::new("`\u{1b}[31mpi\u{9b}3`\r is\nunknown", "ask\u{7}");
+        assert_eq!(
+            report_text(&error.into()),
+            "error: `\\u{1b}[31mpi\\u{9b}3`\\r is\nunknown\n\nhint: ask\\u{7}"
+        );
+    }
 }

@@ -4,13 +4,15 @@
 //! interrupted or failed build therefore never leaves half an image under that name. The file is readable by its
 //! owner alone, because the site settings in it hold the network's key. Holes stay holes.
 
-use std::fs::{self, File};
+mod draft;
+
+use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
 use thiserror::Error;
 
+pub use self::draft::Draft;
 use crate::make::fat::{FatError, FatLabel, FatOptions, write_fat32};
 use crate::plan::disk::{DiskLayout, Extent};
 use crate::tree::Tree;
@@ -73,61 +75,35 @@ pub enum DiskError {
     },
 }
 
+impl DiskError {
+    /// Returns what the user can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NotAFile(_) => Some("name a file to be made: --output FILE"),
+            Self::Create { .. } | Self::Write { .. } => {
+                Some("check the permissions there, or write elsewhere with --output FILE")
+            }
+            Self::NoSpace { .. } => Some("make room there, or write elsewhere with --output FILE"),
+            Self::Boot(_) | Self::RootTooLarge { .. } => None,
+        }
+    }
+}
+
 /// Writes an image; an older one of that name is replaced in one step.
 pub fn write_disk(
-    path: &Path,
+    mut draft: Draft,
     layout: &DiskLayout,
     parts: &DiskParts<'_>,
 ) -> Result<(), DiskError> {
-    let path = final_path(path)?;
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
+    let path = draft.destination().to_owned();
+    let directory = draft.directory().to_owned();
     let explain = |err| explain_write(err, &path, &directory, layout);
-
-    let mut image = create_temporary(&path, &directory)?;
-    write_parts(image.as_file_mut(), layout, parts).map_err(|err| match err {
+    write_parts(draft.as_file_mut(), layout, parts).map_err(|err| match err {
         PartError::Io(err) | PartError::Boot(FatError::Write(err)) => explain(err),
         PartError::Boot(err) => DiskError::Boot(err),
         PartError::RootTooLarge { size, partition } => DiskError::RootTooLarge { size, partition },
     })?;
-    image.as_file().sync_all().map_err(explain)?;
-    image.persist(&path).map_err(|err| explain(err.error))?;
-    File::open(&directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(explain)
-}
-
-/// A device or directory is not to be replaced by a file; a link is followed, so that the link stays.
-fn final_path(path: &Path) -> Result<PathBuf, DiskError> {
-    match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => Err(DiskError::NotAFile(path.to_owned())),
-        Ok(_) => fs::canonicalize(path).map_err(|err| DiskError::Write {
-            path: path.to_owned(),
-            err,
-        }),
-        // Whatever else is wrong with it shows when the temporary file is made.
-        Err(_) => Ok(path.to_owned()),
-    }
-}
-
-/// `tempfile` makes it with mode 0600 and removes it when it is dropped.
-fn create_temporary(path: &Path, directory: &Path) -> Result<NamedTempFile, DiskError> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| DiskError::NotAFile(path.to_owned()))?;
-    let mut prefix = std::ffi::OsString::from(".");
-    prefix.push(name);
-    prefix.push(".");
-    tempfile::Builder::new()
-        .prefix(&prefix)
-        .suffix(".part")
-        .tempfile_in(directory)
-        .map_err(|err| DiskError::Create {
-            directory: directory.to_owned(),
-            err,
-        })
+    draft.finish().map_err(explain)
 }
 
 fn explain_write(err: io::Error, path: &Path, directory: &Path, layout: &DiskLayout) -> DiskError {

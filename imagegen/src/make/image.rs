@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::make::deb::{DebError, read_control, unpack_deb};
-use crate::make::disk::{DiskError, DiskParts, write_disk};
+use crate::make::disk::{DiskError, DiskParts, Draft, write_disk};
 use crate::make::fat::{FatError, FatLabel};
 use crate::make::fetch::Progress;
 use crate::make::initramfs::{InitramfsError, InitramfsOptions, write_initramfs};
@@ -45,8 +45,6 @@ pub struct ImageInputs<'a> {
     pub agent: Arc<[u8]>,
     /// Time of everything in the image, seconds since 1970.
     pub time: u32,
-    /// Where the image goes.
-    pub output: &'a Path,
 }
 
 /// What came of it.
@@ -131,10 +129,21 @@ pub enum ImageError {
     Disk(#[from] DiskError),
 }
 
-/// Makes the image of a plan.
+impl ImageError {
+    /// Returns what the user can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Disk(err) => err.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// Makes the image of a plan and gives it its name, once all of it is there.
 pub fn make_image(
     plan: &Plan,
     inputs: &ImageInputs<'_>,
+    output: Draft,
     progress: &dyn Progress,
 ) -> Result<Built, ImageError> {
     check_scripts(plan, inputs)?;
@@ -175,7 +184,7 @@ pub fn make_image(
         root: &root,
     };
     step(progress, "writing the image", || {
-        write_disk(inputs.output, &layout, &parts)
+        write_disk(output, &layout, &parts)
     })?;
     Ok(Built {
         image_size: layout.total,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use imagegen::credentials::Ssid;
 use imagegen::inspect::fat::Fat;
+use imagegen::make::disk::Draft;
 use imagegen::make::fetch::Silent;
 use imagegen::make::image::{Built, ImageError, ImageInputs, make_image};
 use imagegen::plan::{Place, Plan, features_of};
@@ -86,15 +87,14 @@ fn build(dir: &Path, plan: &Plan, resolution: &Resolution) -> Result<Built, Imag
         std::fs::write(&path, deb_of(&entries_of(name, package.place))).unwrap();
         debs.insert(name.clone(), path);
     }
-    let output = dir.join("out.img");
     let inputs = ImageInputs {
         resolution,
         debs: &debs,
         agent: (*b"agent").into(),
         time: 1_700_000_000,
-        output: &output,
     };
-    make_image(plan, &inputs, &Silent)
+    let output = Draft::create(&dir.join("out.img"))?;
+    make_image(plan, &inputs, output, &Silent)
 }
 
 /// Every file and link of the root: path to contents.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use expect_test::expect;
 use imagegen::inspect::fat::Fat;
-use imagegen::make::disk::{DiskParts, write_disk};
+use imagegen::make::disk::{self, DiskError, DiskParts, Draft};
 use imagegen::make::fat::FatLabel;
 use imagegen::make::squashfs::{SquashfsOptions, write_squashfs};
 use imagegen::plan::disk::{DiskLayout, DiskSignature, DiskSizes};
@@ -46,6 +46,10 @@ fn parts<'a>(boot: &'a Tree, root: &'a [u8]) -> DiskParts<'a> {
         time: TIME,
         root,
     }
+}
+
+fn write_disk(path: &Path, layout: &DiskLayout, parts: &DiskParts<'_>) -> Result<(), DiskError> {
+    disk::write_disk(Draft::create(path)?, layout, parts)
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -262,4 +266,40 @@ fn what_is_not_a_file_is_not_replaced() {
             .starts_with("failed to create a temporary file in ")
     );
     assert!(names(scratch.path()).is_empty());
+}
+
+/// A killed build leaves its temporary file without a lock; one under way holds it.
+#[test]
+fn a_build_removes_what_killed_builds_left_and_nothing_else() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("card.img");
+    let running = Draft::create(&path).unwrap();
+    let others = [
+        ".card.img.ABCDEFG.part",
+        ".card.img.ABCDEF.partial",
+        ".card.img.old.part",
+        ".other.img.ABCDEF.part",
+    ];
+    for name in others.iter().chain(&[".card.img.ABCDEF.part"]) {
+        fs::write(scratch.path().join(name), "x").unwrap();
+    }
+    fs::create_dir(scratch.path().join(".card.img.folder.part")).unwrap();
+    symlink("card.img", scratch.path().join(".card.img.linked.part")).unwrap();
+
+    let root = noise(5000);
+    write_disk(&path, &layout(&root), &parts(&Tree::new(), &root)).unwrap();
+    let mut expected = others.map(str::to_owned).to_vec();
+    expected.extend(
+        [
+            ".card.img.folder.part",
+            ".card.img.linked.part",
+            "card.img",
+            running.path().file_name().unwrap().to_str().unwrap(),
+        ]
+        .map(str::to_owned),
+    );
+    expected.sort();
+    let mut found = names(scratch.path());
+    found.sort();
+    assert_eq!(found, expected);
 }

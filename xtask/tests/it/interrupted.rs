@@ -1,0 +1,72 @@
+//! Builds that are ended from outside while they wait for a mirror that never answers.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use expect_test::expect;
+
+use crate::command::Desk;
+
+/// Starts a build and returns once it waits for the mirror's answer.
+fn waiting_build(desk: &Desk, listener: &TcpListener) -> (Child, std::net::TcpStream) {
+    let mirror = format!("http://{}/debian", listener.local_addr().unwrap());
+    let child = desk
+        .command(&[
+            "image", "--board", "pi3", "--ssid", "x", "--open", "--output", "card.img", "--mirror",
+            &mirror,
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (connection, _) = listener.accept().unwrap();
+    (child, connection)
+}
+
+fn signal(name: &str, child: &Child) {
+    let status = Command::new("sh")
+        .args(["-c", "kill -\"$0\" \"$1\"", name, &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn an_interruption_is_said_and_leaves_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    for name in ["INT", "TERM", "HUP"] {
+        let desk = Desk::new();
+        let old = desk.put("card.img", "old");
+        let (child, _connection) = waiting_build(&desk, &listener);
+        assert_eq!(desk.names().len(), 2, "{:?}", desk.names());
+        signal(name, &child);
+        expect![[r#"
+
+            interrupted; card.img was not written
+            exit code 130"#]]
+        .assert_eq(&desk.told(&child.wait_with_output().unwrap()));
+        assert_eq!(desk.names(), ["card.img"]);
+        assert_eq!(std::fs::read(old).unwrap(), b"old");
+    }
+}
+
+#[test]
+fn what_a_killed_build_leaves_goes_with_the_next() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let desk = Desk::new();
+    let (mut killed, _connection) = waiting_build(&desk, &listener);
+    signal("KILL", &killed);
+    killed.wait().unwrap();
+    let left = desk.names();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(
+        left[0].starts_with(".card.img.") && left[0].ends_with(".part"),
+        "{left:?}"
+    );
+
+    let (child, _connection) = waiting_build(&desk, &listener);
+    assert!(!desk.names().contains(&left[0]), "{:?}", desk.names());
+    signal("INT", &child);
+    child.wait_with_output().unwrap();
+    assert_eq!(desk.names(), [""; 0]);
+}

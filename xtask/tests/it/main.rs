@@ -1,0 +1,10 @@
+//! The command as people type it: what it says and how it exits when something is wrong, and that nothing half-made is left.
+//!
+//! No Internet and no packages: everything here ends before an image is built.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod command;
+mod interrupted;
+mod mirrors;
+mod mistakes;

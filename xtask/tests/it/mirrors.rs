@@ -1,0 +1,150 @@
+//! Mirrors that are none, are not there, or serve what Debian did not sign.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+
+use expect_test::{Expect, expect};
+
+use crate::command::Desk;
+
+/// Serves one answer to every request until the process ends; returns the mirror's address.
+fn serve(status: &'static str, body: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // The client may hang up, which is its good right.
+            let _ = answer(stream, status, body);
+        }
+    });
+    format!("http://{address}/debian")
+}
+
+fn answer(mut stream: TcpStream, status: &str, body: &[u8]) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    while lines
+        .next()
+        .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+    {}
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    )?;
+    stream.write_all(body)
+}
+
+fn check(mirror: &str, more: &[&str], expected: Expect) {
+    let desk = Desk::new();
+    let args = [
+        "image", "--board", "pi3", "--ssid", "x", "--open", "--output", "card.img", "--mirror",
+        mirror,
+    ];
+    let told = desk.run(&[&args, more].concat());
+    expected.assert_eq(&told.replace(&format!("{mirror}/dists"), "MIRROR/dists"));
+    let left = desk.names();
+    assert!(left.iter().all(|name| name == "cache"), "{left:?}");
+}
+
+#[test]
+fn addresses_that_are_none() {
+    check(
+        "nonsense",
+        &[],
+        expect![[r#"
+        error: a mirror's address begins with http:// or https:// and a host, and has no blanks
+
+        hint: for example: --mirror http://192.0.2.1/debian, the folder that has dists/trixie in it
+        exit code 2"#]],
+    );
+    check(
+        "ftp://host/debian",
+        &[],
+        expect![[r#"
+        error: a mirror's address begins with http:// or https:// and a host, and has no blanks
+
+        hint: for example: --mirror http://192.0.2.1/debian, the folder that has dists/trixie in it
+        exit code 2"#]],
+    );
+    check(
+        "http://",
+        &[],
+        expect![[r#"
+        error: a mirror's address begins with http:// or https:// and a host, and has no blanks
+
+        hint: for example: --mirror http://192.0.2.1/debian, the folder that has dists/trixie in it
+        exit code 2"#]],
+    );
+    check(
+        "http://host name/",
+        &[],
+        expect![[r#"
+        error: a mirror's address begins with http:// or https:// and a host, and has no blanks
+
+        hint: for example: --mirror http://192.0.2.1/debian, the folder that has dists/trixie in it
+        exit code 2"#]],
+    );
+}
+
+#[test]
+fn a_mirror_without_debian() {
+    check(
+        &serve("404 Not Found", b""),
+        &[],
+        expect![[r#"
+        error: failed to fetch the release of trixie from MIRROR/dists/trixie/InRelease (attempt 1): the mirror answered with status 404
+
+        hint: check the network, or name another mirror with --mirror
+        exit code 1"#]],
+    );
+}
+
+#[test]
+fn releases_that_debian_did_not_sign() {
+    check(
+        &serve(
+            "200 OK",
+            b"Origin: Debian\nSuite: stable\nCodename: trixie\n",
+        ),
+        &[],
+        expect![[r#"
+            error: refusing the release of trixie from MIRROR/dists/trixie/InRelease: the InRelease file is not one signed text: it does not begin with the signed part
+
+            hint: name another mirror with --mirror
+            exit code 1"#]],
+    );
+    check(
+        &serve("200 OK", b"\x1b[31m\x00\xff"),
+        &[],
+        expect![[r#"
+        error: refusing the release of trixie from MIRROR/dists/trixie/InRelease: the InRelease file is not one signed text: it is not UTF-8
+
+        hint: name another mirror with --mirror
+        exit code 1"#]],
+    );
+}
+
+#[test]
+fn an_empty_cache_and_no_network_allowed() {
+    check(
+        "http://127.0.0.1:1/debian",
+        &["--offline"],
+        expect![[r#"
+        error: the release of trixie is not in the cache DESK/cache/packages, and nothing may be fetched offline
+
+        hint: run the same command once without --offline
+        exit code 1"#]],
+    );
+}
+
+/// A mirror's address may hold a name and a password.
+#[test]
+fn a_password_in_an_address_is_not_repeated() {
+    let mirror = serve("404 Not Found", b"").replace("http://", "http://me:hush@");
+    let desk = Desk::new();
+    let told = desk.run(&[
+        "plan", "--board", "pi3", "--ssid", "x", "--open", "--mirror", &mirror,
+    ]);
+    assert!(told.contains("404"), "{told}");
+    assert!(!told.contains("hush"), "{told}");
+}

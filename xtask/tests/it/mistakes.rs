@@ -1,0 +1,338 @@
+//! What people type wrongly: exit code 2, what is wrong, and what to type next.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use expect_test::{Expect, expect};
+
+use crate::command::Desk;
+
+fn check(desk: &Desk, args: &[&str], expected: Expect) {
+    expected.assert_eq(&desk.run(args));
+}
+
+#[test]
+fn no_command_shows_the_commands() {
+    let told = Desk::new().run(&[]);
+    assert!(told.contains("Usage: cargo xtask <COMMAND>"), "{told}");
+    assert!(
+        told.contains("Build a flashable image for a board"),
+        "{told}"
+    );
+    assert!(told.ends_with("exit code 2"), "{told}");
+}
+
+#[test]
+fn an_unknown_board() {
+    for command in ["image", "plan"] {
+        check(
+            &Desk::new(),
+            &[command, "--board", "pi33", "--ssid", "x", "--open"],
+            expect![[r#"
+                error: board `pi33` does not exist
+
+                hint: did you mean `pi3`? the boards are: pi3
+                exit code 2"#]],
+        );
+    }
+}
+
+#[test]
+fn network_names_of_impossible_lengths() {
+    let image = |ssid| Desk::new().run(&["image", "--board", "pi3", "--ssid", ssid, "--open"]);
+    expect![[r#"
+        error: the network name is empty; an SSID has 1 to 32 bytes
+
+        hint: give the network's name with --ssid NAME
+        exit code 2"#]]
+    .assert_eq(&image(""));
+    expect![[r#"
+        error: the network name has 33 bytes; an SSID has at most 32 (a letter outside ASCII takes two bytes or more)
+
+        hint: give the network's name with --ssid NAME
+        exit code 2"#]].assert_eq(&image(&"x".repeat(33)));
+}
+
+/// The passphrase itself is never repeated.
+#[test]
+fn passphrases_of_impossible_lengths() {
+    for (passphrase, expected) in [
+        (
+            "",
+            expect![[r#"
+            error: while reading the passphrase in psk: the passphrase has 0 characters; WPA2 wants 8 to 63
+
+            hint: 8 to 63 printable ASCII characters, or the key as 64 hexadecimal digits; --open for a network without encryption
+            exit code 2"#]],
+        ),
+        (
+            "sevenzz",
+            expect![[r#"
+            error: while reading the passphrase in psk: the passphrase has 7 characters; WPA2 wants 8 to 63
+
+            hint: 8 to 63 printable ASCII characters, or the key as 64 hexadecimal digits; --open for a network without encryption
+            exit code 2"#]],
+        ),
+        (
+            &*"z".repeat(64),
+            expect![[r#"
+            error: while reading the passphrase in psk: 64 characters are taken for the key itself, and these are not all hexadecimal digits; a passphrase has at most 63
+
+            hint: 8 to 63 printable ASCII characters, or the key as 64 hexadecimal digits; --open for a network without encryption
+            exit code 2"#]],
+        ),
+        (
+            &*"z".repeat(5000),
+            expect![[r#"
+            error: while reading the passphrase in psk: the passphrase has 1024 characters; WPA2 wants 8 to 63, or the key itself as 64 hexadecimal digits
+
+            hint: 8 to 63 printable ASCII characters, or the key as 64 hexadecimal digits; --open for a network without encryption
+            exit code 2"#]],
+        ),
+        (
+            "sevenzzé",
+            expect![[r#"
+            error: while reading the passphrase in psk: the character at position 8 of the passphrase is not printable ASCII, which WPA2 wants
+
+            hint: 8 to 63 printable ASCII characters, or the key as 64 hexadecimal digits; --open for a network without encryption
+            exit code 2"#]],
+        ),
+    ] {
+        let desk = Desk::new();
+        desk.put("psk", passphrase);
+        let told = desk.run(&[
+            "image",
+            "--board",
+            "pi3",
+            "--ssid",
+            "x",
+            "--psk-file",
+            "psk",
+        ]);
+        assert!(!told.contains("zz"), "{told}");
+        expected.assert_eq(&told);
+    }
+}
+
+#[test]
+fn a_passphrase_on_the_command_line_warns() {
+    let told = Desk::new().run(&["image", "--board", "pi3", "--ssid", "x", "--psk", "sevenzz"]);
+    assert!(!told.contains("sevenzz"));
+    expect![[r#"
+        warning: a passphrase on the command line can be seen by other users of this machine and stays in the shell's history; better: --psk-file FILE, or --psk - to read it from standard input
+        error: the passphrase has 7 characters; WPA2 wants 8 to 63
+
+        hint: 8 to 63 printable ASCII characters, or the key as 64 hexadecimal digits; --open for a network without encryption
+        exit code 2"#]].assert_eq(&told);
+}
+
+#[test]
+fn a_passphrase_that_nobody_can_be_asked_for() {
+    check(
+        &Desk::new(),
+        &["image", "--board", "pi3", "--ssid", "x"],
+        expect![[r#"
+            error: the network's passphrase is needed
+
+            hint: give --psk-file FILE, --psk - (standard input) or --open
+            exit code 2"#]],
+    );
+}
+
+#[test]
+fn files_that_are_not_there() {
+    let desk = Desk::new();
+    let site = ["image", "--board", "pi3", "--ssid", "x"];
+    for (more, expected) in [
+        (
+            &["--psk-file", "none"][..],
+            expect![[r#"
+            error: cannot read none: No such file or directory (os error 2)
+
+            hint: check the path
+            exit code 2"#]],
+        ),
+        (
+            &["--psk-file", "."],
+            expect![[r#"
+            error: cannot read .: Is a directory (os error 21)
+
+            hint: check the path
+            exit code 2"#]],
+        ),
+        (
+            &["--open", "--ssh-key", "none"],
+            expect![[r#"
+            error: cannot read none: No such file or directory (os error 2)
+
+            hint: check the path
+            exit code 2"#]],
+        ),
+        (
+            &["--open", "--ssh-key", "/dev/zero"],
+            expect![[r#"
+            error: /dev/zero: line 1 is no SSH public key; it would begin with ssh-ed25519, ecdsa-sha2-nistp256 or ssh-rsa
+
+            hint: give the public half, usually ~/.ssh/id_ed25519.pub; `ssh-keygen` makes a pair
+            exit code 2"#]],
+        ),
+    ] {
+        check(&desk, &[&site, more].concat(), expected);
+    }
+    check(
+        &desk,
+        &["qemu", "none.img"],
+        expect![[r#"
+        error: cannot read none.img: No such file or directory (os error 2)
+
+        hint: `cargo xtask image` makes an image and prints its path
+        exit code 2"#]],
+    );
+    desk.put("empty.img", "");
+    check(
+        &desk,
+        &["qemu", "empty.img"],
+        expect![[r#"
+        error: empty.img is no image: failed to read the image
+
+        hint: `cargo xtask image` makes an image and prints its path
+        exit code 2"#]],
+    );
+}
+
+#[test]
+fn a_private_key_is_not_taken_for_a_public_one() {
+    let desk = Desk::new();
+    desk.put("id", "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n");
+    let told = desk.run(&[
+        "image",
+        "--board",
+        "pi3",
+        "--ssid",
+        "x",
+        "--open",
+        "--ssh-key",
+        "id",
+    ]);
+    assert!(!told.contains("c2VjcmV0"), "{told}");
+    expect![[r#"
+        error: id: this is a private key; give the file beside it that ends in .pub
+
+        hint: give the public half, usually ~/.ssh/id_ed25519.pub; `ssh-keygen` makes a pair
+        exit code 2"#]]
+    .assert_eq(&told);
+}
+
+#[test]
+fn what_is_typed_does_not_command_the_terminal() {
+    let red = "\u{1b}[31mred";
+    check(
+        &Desk::new(),
+        &["image", "--board", red, "--ssid", "x", "--open"],
+        expect![[r#"
+            error: board `\u{1b}[31mred` does not exist
+
+            hint: the boards are: pi3
+            exit code 2"#]],
+    );
+    check(
+        &Desk::new(),
+        &[
+            "image",
+            "--board",
+            "pi3",
+            "--ssid",
+            "x",
+            "--open",
+            "--hostname",
+            red,
+        ],
+        expect![[r#"
+            error: `\u{1b}[31mred` is no host name; it has 1 to 63 letters, digits and hyphens, and no hyphen at either end
+
+            hint: choose another one with --hostname NAME
+            exit code 2"#]],
+    );
+}
+
+#[test]
+fn places_where_no_image_can_be() {
+    let desk = Desk::new();
+    desk.put("file", "");
+    for (output, expected) in [
+        (
+            ".",
+            expect![[r#"
+            error: . is not a file
+
+            hint: name a file to be made: --output FILE; an imager puts it on a card
+            exit code 2"#]],
+        ),
+        (
+            "/dev/null",
+            expect![[r#"
+            error: /dev/null is not a file
+
+            hint: name a file to be made: --output FILE; an imager puts it on a card
+            exit code 2"#]],
+        ),
+        (
+            "file/card.img",
+            expect![[r#"
+            error: cannot create file: File exists (os error 17)
+
+            hint: check the path, or write elsewhere with --output FILE
+            exit code 1"#]],
+        ),
+        (
+            "/proc/none/card.img",
+            expect![[r#"
+            error: cannot create /proc/none: No such file or directory (os error 2)
+
+            hint: check the path, or write elsewhere with --output FILE
+            exit code 1"#]],
+        ),
+    ] {
+        let args = [
+            "image", "--board", "pi3", "--ssid", "x", "--open", "--output", output,
+        ];
+        check(&desk, &args, expected);
+    }
+    assert_eq!(desk.names(), ["file"]);
+}
+
+/// Root may write anywhere, so the command runs as somebody else: as a user without powers in a namespace of its own.
+#[test]
+fn a_folder_without_permission() {
+    let desk = Desk::new();
+    let locked = desk.path().join("locked");
+    fs::create_dir(&locked).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
+    let unshare = |program: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-user=1000", program]);
+        command
+    };
+    if !unshare("true")
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        let why = "SKIPPED: a_folder_without_permission: unshare gives no user namespace";
+        assert!(std::env::var_os("REQUIRE_ALL").is_none(), "{why}");
+        eprintln!("{why}");
+        return;
+    }
+    let args = "image --board pi3 --ssid x --open --output locked/card.img";
+    let output = unshare(env!("CARGO_BIN_EXE_xtask"))
+        .args(args.split(' '))
+        .current_dir(desk.path())
+        .env("FOOTBRIDGE_CACHE", desk.path().join("cache"))
+        .output()
+        .unwrap();
+    expect![[r#"
+        error: failed to create a temporary file in locked: Permission denied (os error 13) at path "DESK/locked/.card.img.yMqkW9.part"
+
+        hint: check the permissions there, or write elsewhere with --output FILE
+        exit code 1"#]].assert_eq(&desk.told(&output));
+}
