@@ -41,7 +41,8 @@ impl Draft {
         let prefix = prefix(name);
         let file = create_locked(&directory, &prefix).map_err(|err| DiskError::Create {
             directory: directory.clone(),
-            err,
+            // Without the random name, which `tempfile` adds and nobody knows.
+            err: err.kind().into(),
         })?;
         if let Err(err) = sweep(&directory, &prefix, file.as_file()) {
             tracing::warn!(directory = %directory.display(), %err, "cannot look for what killed builds left");
