@@ -3,12 +3,19 @@
 //! Format, lints, documentation, licences; unit, property, network-namespace and image tests; then the image itself in an
 //! emulator against a simulated radio. `REQUIRE_ALL=1` turns every check that cannot run into a failure.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use xshell::{Shell, cmd};
 
-use crate::{e2e, tools, workspace::Workspace};
+use crate::progress::Bars;
+use crate::source::{Source, choose_beside};
+use crate::{boards, e2e, tools, workspace::Workspace};
+
+/// Tells the image builder's tests where a kernel's package is.
+const REAL_KERNEL: &str = "FOOTBRIDGE_TEST_KERNEL";
 
 /// Which tests to run.
 #[derive(clap::Args)]
@@ -53,6 +60,7 @@ pub fn run(args: &Args) -> Result<()> {
         }),
         check("licences", || licences(&shell)),
         check("tests", || {
+            let _kernel = real_kernel(&workspace)?.map(|path| shell.push_env(REAL_KERNEL, path));
             Ok(cmd!(shell, "cargo test --quiet --workspace --locked")
                 .quiet()
                 .run()?)
@@ -64,6 +72,39 @@ pub fn run(args: &Args) -> Result<()> {
         outcomes.push(check("e2e", e2e::run_default));
     }
     summarise(&outcomes)
+}
+
+/// Fetches the kernel package of the default board, whose modules the tests compare with depmod's view; it is in the cache after any
+/// build. `None` where it cannot be had: the test that wants it says that it was skipped.
+fn real_kernel(workspace: &Workspace) -> Result<Option<PathBuf>> {
+    if let Some(named) = std::env::var_os(REAL_KERNEL) {
+        return Ok(Some(named.into()));
+    }
+    match fetch_kernel(workspace) {
+        Ok(path) => Ok(Some(path)),
+        Err(error) if tools::require_all() => Err(error.context("while fetching a kernel")),
+        Err(error) => {
+            eprintln!("no real kernel for the tests: {error:#}");
+            Ok(None)
+        }
+    }
+}
+
+fn fetch_kernel(workspace: &Workspace) -> Result<PathBuf> {
+    let board = boards::load(workspace, "pi3")?;
+    let bars = Bars::new();
+    let source = Source::default();
+    let fetcher = source.fetcher(workspace, &bars)?;
+    let offer = source.offer(&fetcher, board.arch.debian_name())?;
+    // What people call the kernel's package only depends on the one of the day.
+    let meta = &board.kernel.package;
+    let chosen = choose_beside(&offer, &[meta], BTreeSet::new())?;
+    let kernel = chosen
+        .packages
+        .values()
+        .find(|package| package.name != *meta && package.name.starts_with("linux-image-"))
+        .with_context(|| format!("{meta} depends on no kernel"))?;
+    Ok(fetcher.fetch_deb(kernel)?)
 }
 
 fn check(name: &'static str, body: impl FnOnce() -> Result<()>) -> Outcome {
