@@ -12,7 +12,8 @@ use imagegen::board::Board;
 use xshell::{Shell, cmd};
 
 use crate::source::{Source, Std};
-use crate::{boards, progress::Bars, workspace::Workspace};
+use crate::usage::Failure;
+use crate::{boards, interrupt, progress::Bars, workspace::Workspace};
 
 /// Which board to build for.
 #[derive(clap::Args)]
@@ -81,7 +82,15 @@ fn compile(
     .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
     .quiet()
     .run()
-    .context("while building the agent")?;
+    .map_err(|error| {
+        Failure::new(
+            format!("cannot build the agent: {error}"),
+            format!(
+                "cargo says above why; it works in {}, which needs some 300 MB",
+                output.display()
+            ),
+        )
+    })?;
     let binary = output.join(target).join("release/footbridge");
     if !binary.is_file() {
         bail!("cargo built no {}", binary.display());
@@ -182,6 +191,7 @@ fn standard_library(
         .context("the cache folder has no parent")?;
     fs::create_dir_all(parent).with_context(|| format!("while creating {}", parent.display()))?;
     let scratch = tempfile::Builder::new().prefix("std-").tempdir_in(parent)?;
+    let _unfinished = interrupt::Unfinished::folder(scratch.path());
 
     source.unpack_standard_library(
         workspace,

@@ -16,7 +16,7 @@ use crate::progress::Bars;
 use crate::qemu::{Boot, Running};
 use crate::source::Source;
 use crate::workspace::Workspace;
-use crate::{boards, rig, tools};
+use crate::{boards, interrupt, rig, tools};
 
 /// A network name with all that templates and shells stumble over.
 const SSID: &str = "Café \"bar\" $x";
@@ -54,6 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
     let board = boards::load(&workspace, &args.board)?;
     let bars = Bars::new();
     let scratch = tempfile::tempdir()?;
+    let _unfinished = interrupt::Unfinished::folder(scratch.path());
     let output = scratch.path().join("image.img");
     let site = site()?;
     let job = Job {

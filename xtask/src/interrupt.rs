@@ -16,11 +16,11 @@ const EXIT_CODE: i32 = 130;
 
 static UNFINISHED: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
-/// A file on its way.
+/// A file on its way to its destination, or a folder for the time being.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     partial: PathBuf,
-    destination: PathBuf,
+    destination: Option<PathBuf>,
 }
 
 /// Something that an interruption removes for as long as this value lives.
@@ -30,10 +30,21 @@ pub struct Unfinished(Entry);
 impl Unfinished {
     /// Names a file that will be moved to its destination when it is complete.
     pub fn file(partial: &Path, destination: &Path) -> Self {
-        let entry = Entry {
+        Self::add(Entry {
             partial: partial.to_owned(),
-            destination: destination.to_owned(),
-        };
+            destination: Some(destination.to_owned()),
+        })
+    }
+
+    /// Names a folder that nobody needs once the program has ended.
+    pub fn folder(path: &Path) -> Self {
+        Self::add(Entry {
+            partial: path.to_owned(),
+            destination: None,
+        })
+    }
+
+    fn add(entry: Entry) -> Self {
         hold().push(entry.clone());
         Unfinished(entry)
     }
@@ -64,14 +75,20 @@ pub fn watch() -> Result<()> {
 
 fn end(unfinished: &[Entry]) -> ! {
     let mut said = false;
-    for entry in unfinished {
-        // If it is not there it has its final name already.
-        if fs::remove_file(&entry.partial).is_ok() {
-            eprintln!(
-                "\ninterrupted; {} was not written",
-                entry.destination.display()
-            );
-            said = true;
+    for Entry {
+        partial,
+        destination,
+    } in unfinished
+    {
+        match destination {
+            // If it is not there it has its final name already.
+            Some(destination) if fs::remove_file(partial).is_ok() => {
+                eprintln!("\ninterrupted; {} was not written", destination.display());
+                said = true;
+            }
+            Some(_) => {}
+            // What is still being written there stays; it is in a folder for such things.
+            None => drop(fs::remove_dir_all(partial)),
         }
     }
     if !said {

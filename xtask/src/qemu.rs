@@ -13,7 +13,7 @@ use imagegen::inspect::config_txt::parse_config_txt;
 use imagegen::inspect::fat::Fat;
 
 use crate::{
-    boards, tools,
+    boards, interrupt, tools,
     usage::{Failure, UsageError},
     workspace::Workspace,
 };
@@ -50,6 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
     let board = boards::load(&workspace, &args.board)?;
     let scratch = tempfile::tempdir()?;
+    let _unfinished = interrupt::Unfinished::folder(scratch.path());
     let boot = Boot {
         image: &args.image,
         board: &board,

@@ -1,8 +1,12 @@
 //! Where things are: the checkout this binary was built from, its build folder, and the user's cache.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+
+use crate::usage::UsageError;
 
 /// The folders a command works in.
 pub struct Workspace {
@@ -24,6 +28,7 @@ impl Workspace {
         let target = std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| root.join("target"), |dir| root.join(dir));
         let cache = cache_folder().unwrap_or_else(|| target.join("footbridge-cache"));
+        check_private(&cache)?;
         Ok(Workspace {
             root,
             target,
@@ -49,7 +54,28 @@ fn cache_folder() -> Option<PathBuf> {
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
-    absolute("FOOTBRIDGE_CACHE")
+    let named = std::env::var_os("FOOTBRIDGE_CACHE").filter(|path| !path.is_empty());
+    named
+        .and_then(|path| std::path::absolute(path).ok())
         .or_else(|| absolute("XDG_CACHE_HOME").map(|dir| dir.join("footbridge")))
         .or_else(|| absolute("HOME").map(|dir| dir.join(".cache/footbridge")))
+}
+
+/// What is in the cache becomes part of images, so nobody but this user and root may write there.
+fn check_private(cache: &Path) -> Result<()> {
+    let Ok(found) = fs::metadata(cache) else {
+        return Ok(());
+    };
+    let user = fs::metadata("/proc/self")
+        .context("while asking who runs this")?
+        .uid();
+    let trusted = found.uid() == user || found.uid() == 0;
+    if trusted && found.mode() & 0o002 == 0 {
+        return Ok(());
+    }
+    Err(UsageError::new(
+        format!("others may write to the cache {}", cache.display()),
+        "name a folder of your own with FOOTBRIDGE_CACHE, or take the permission away",
+    )
+    .into())
 }

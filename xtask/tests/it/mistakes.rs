@@ -337,3 +337,21 @@ fn a_folder_without_permission() {
         exit code 1"#]]
     .assert_eq(&desk.told(&output));
 }
+
+/// What others put into the cache would become part of images.
+#[test]
+fn a_cache_that_everybody_may_write_to() {
+    let desk = Desk::new();
+    let cache = desk.path().join("cache");
+    fs::create_dir(&cache).unwrap();
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o1777)).unwrap();
+    check(
+        &desk,
+        &["plan", "--board", "pi3", "--ssid", "x", "--open"],
+        expect![[r#"
+            error: others may write to the cache DESK/cache
+
+            hint: name a folder of your own with FOOTBRIDGE_CACHE, or take the permission away
+            exit code 2"#]],
+    );
+}
