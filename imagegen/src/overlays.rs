@@ -78,6 +78,9 @@ pub enum OverlayError {
         #[source]
         err: std::io::Error,
     },
+    /// A link, a pipe or the like, which could lead out of the overlays or never end.
+    #[error("{} is neither a file nor a directory; links are named in overlay.toml", .0.display())]
+    Kind(PathBuf),
     /// Not TOML, or not the keys of overlay rules.
     #[error("overlay.toml is not written as overlay rules are: {0}")]
     Syntax(String),
@@ -199,8 +202,11 @@ fn load_files(dir: &Path) -> Result<Files, OverlayError> {
             let entry = entry.map_err(failed)?;
             let path = entry.path();
             let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-            if path.is_dir() {
+            let kind = entry.file_type().map_err(failed)?;
+            if kind.is_dir() {
                 directories.push((path, format!("{name}/")));
+            } else if !kind.is_file() {
+                return Err(OverlayError::Kind(path));
             } else {
                 let bytes = std::fs::read(&path).map_err(|err| OverlayError::Read { path, err })?;
                 files.insert(name, bytes.into());
@@ -379,6 +385,14 @@ mod tests {
             0600 /etc/wpa_supplicant/wpa_supplicant-wlan0.conf <- site/wpa_supplicant.conf
         "#]]
         .assert_eq(&table);
+    }
+
+    #[test]
+    fn a_link_among_the_files_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(".", scratch.path().join("loop")).unwrap();
+        let message = load_files(scratch.path()).unwrap_err().to_string();
+        assert!(message.contains("/loop is neither a file"), "{message}");
     }
 
     #[test]
