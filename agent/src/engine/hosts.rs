@@ -54,6 +54,8 @@ pub(crate) enum Learned {
 pub(crate) struct Hosts {
     table: BTreeMap<Ipv4Addr, Host>,
     random: u64,
+    /// Whether `routed` may give something else than when this was last taken.
+    rerouted: bool,
 }
 
 impl Hosts {
@@ -61,6 +63,7 @@ impl Hosts {
         Hosts {
             table: BTreeMap::new(),
             random: seed,
+            rerouted: false,
         }
     }
 
@@ -122,6 +125,7 @@ impl Hosts {
                 turn.count("host-conflict");
                 debug!(%ip, mac = %place.mac, claimant = %by.mac, "host is still at its place");
             }
+            self.rerouted |= !host.is_present();
             host.evidence = now;
             host.state = State::Verified { until };
             return Learned::Here;
@@ -196,6 +200,7 @@ impl Hosts {
                 self.insert(turn, ip, host);
             }
             Some(host) if host.place == place => {
+                self.rerouted |= !host.is_present();
                 host.evidence = turn.now;
                 host.state = State::Verified { until };
             }
@@ -228,6 +233,7 @@ impl Hosts {
         };
         if self.table.get(&ip).is_some_and(|host| host.place == place) {
             debug!(%ip, "host gave its address up");
+            self.rerouted = true;
             self.table.remove(&ip);
         }
     }
@@ -270,6 +276,11 @@ impl Hosts {
         self.iter()
             .filter(present)
             .map(|(ip, host)| (ip, host.place.mac))
+    }
+
+    /// Returns whether a packet may have changed `routed` since the last call. What time or the kernel changes is not noted.
+    pub(crate) fn take_rerouted(&mut self) -> bool {
+        std::mem::take(&mut self.rerouted)
     }
 
     /// Forgets remembered hosts whose time is over while there is no bridge.
@@ -400,6 +411,7 @@ impl Hosts {
             });
         }
         *host = moved;
+        self.rerouted = true;
         turn.count("host-moved");
         debug!(%ip, from = %left, to = %place.side, "host moved");
         self.announce_due(turn, ip);
@@ -412,6 +424,7 @@ impl Hosts {
         }
         debug!(%ip, side = %host.place.side, source = ?host.source, "host found");
         self.table.insert(ip, host);
+        self.rerouted = true;
         Learned::Here
     }
 

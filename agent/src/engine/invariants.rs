@@ -249,6 +249,8 @@ impl Model {
 
     fn check_bounds(&self) {
         let engine = &self.engine;
+        let missing = engine.mirror.missing(&engine.wanted());
+        assert_eq!(missing, [], "the kernel's state is not what is wanted");
         for side in [Side::Wired, Side::Uplink] {
             let hosts = engine
                 .hosts

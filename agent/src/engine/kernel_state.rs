@@ -370,6 +370,14 @@ impl Mirror {
         changes
     }
 
+    /// Returns the changes that nobody made or was refused.
+    #[cfg(test)]
+    pub(crate) fn missing(&self, wanted: &Ours) -> Vec<Change> {
+        let mut changes = diff(wanted, &self.ours);
+        changes.retain(|change| !self.refused.contains_key(change));
+        changes
+    }
+
     /// Returns when a refused change is due again.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let waiting = self.refused.values().filter(|retry| retry.waiting);

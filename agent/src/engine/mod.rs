@@ -116,6 +116,7 @@ impl Engine {
             return;
         }
         let mut frames = Vec::new();
+        let is_frame = matches!(input, Input::Frame { .. });
         match input {
             Input::KernelDump(state) => {
                 self.mirror.load(state);
@@ -145,7 +146,10 @@ impl Engine {
             Input::Frame { side, bytes } => self.handle_frame(side, bytes, now, &mut frames),
             Input::Tick => self.handle_tick(now, &mut frames),
         }
-        self.reconcile(now, actions);
+        // Comparing hundreds of hosts for each frame of a flood would cost the frames that matter.
+        if self.hosts.take_rerouted() || !is_frame {
+            self.reconcile(now, actions);
+        }
         let sends = frames.into_iter();
         actions.extend(sends.map(|(side, frame)| Action::Send { side, frame }));
         if self.state == BridgeState::Stopping {
