@@ -95,17 +95,18 @@ impl Hosts {
     }
 
     /// Returns whether the host's own announcement may be passed on, at most one in a while.
-    pub(crate) fn pass_on_announcement(&mut self, ip: Ipv4Addr, now: Instant) -> bool {
-        let Some(host) = self.table.get_mut(&ip) else {
-            return false;
-        };
-        let due = host
-            .passed_on
-            .is_none_or(|at| at + ANNOUNCE_INTERVAL <= now);
-        if due {
+    pub(crate) fn may_pass_on(&self, ip: Ipv4Addr, now: Instant) -> bool {
+        self.table.get(&ip).is_some_and(|host| {
+            host.passed_on
+                .is_none_or(|at| at + ANNOUNCE_INTERVAL <= now)
+        })
+    }
+
+    /// Notes that the host's own announcement was passed on.
+    pub(crate) fn note_passed_on(&mut self, ip: Ipv4Addr, now: Instant) {
+        if let Some(host) = self.table.get_mut(&ip) {
             host.passed_on = Some(now);
         }
-        due
     }
 
     /// Takes a packet that the host itself sent from a place.

@@ -259,7 +259,7 @@ impl Model {
             assert!(hosts.count() <= MOST_PER_SIDE);
         }
         let (questions, silent) = engine.proxy_arp.sizes();
-        assert!(questions <= MOST_QUESTIONS && silent <= MOST_SILENT);
+        assert!(questions <= 2 * MOST_QUESTIONS && silent <= MOST_SILENT);
         assert!(engine.dhcp_relay.size() <= MOST_TRANSACTIONS);
         if let Some(bridge) = engine.bridge {
             let gateway = engine

@@ -17,7 +17,8 @@ use super::host::Place;
 use super::hosts::{Hosts, Learned};
 use super::turn::Turn;
 
-/// Most questions open at once: half a /24, so that a sweep from one side cannot flood the other.
+/// Most questions open on a side: half a /24, so that a sweep from one side cannot flood the other, nor keep the other from
+/// asking.
 pub(crate) const MOST_QUESTIONS: usize = 128;
 /// Most open questions of one asker: more than an ordinary host's new conversations in two seconds.
 const MOST_PER_ASKER: usize = 16;
@@ -31,6 +32,8 @@ const WAITS: [Duration; 3] = [
 ];
 /// How long an answer to a passed-on probe counts as obtained for it: RFC 5227's wait after its last probe.
 const PROBE_WINDOW: Duration = Duration::from_secs(2);
+/// Shortest time between two probes passed on for one target: well below a probing host's own pace, and no flood.
+const PROBE_PACE: Duration = Duration::from_millis(200);
 /// How long a silent target is not asked for again: shorter than any host's own retry.
 const SILENCE_LASTS: Duration = Duration::from_millis(900);
 /// Most silent targets kept; the oldest go first and are merely asked for again.
@@ -187,11 +190,15 @@ impl ProxyArp {
             match key.kind {
                 Kind::Ask => turn.count("arp-coalesced"),
                 // A host probes three times because one may be lost; each is passed on.
-                Kind::Probe => question.send(turn, key),
+                Kind::Probe if question.next + PROBE_PACE <= turn.now + PROBE_WINDOW => {
+                    question.send(turn, key)
+                }
+                Kind::Probe => turn.count("arp-coalesced"),
             }
             return;
         }
-        if self.questions.len() >= MOST_QUESTIONS || self.is_greedy(asker) {
+        let on_side = self.questions.keys().filter(|open| open.side == key.side);
+        if on_side.count() >= MOST_QUESTIONS || self.is_greedy(asker) {
             turn.count("arp-capped");
             return;
         }
@@ -257,7 +264,9 @@ impl ProxyArp {
         if hosts.verified(ip, place.side, turn.now) != Some(place) {
             return;
         }
-        if self.may_announce(turn.now) && hosts.pass_on_announcement(ip, turn.now) {
+        // A host that announces without end is stopped first, lest it use up what is everybody's.
+        if hosts.may_pass_on(ip, turn.now) && self.may_announce(turn.now) {
+            hosts.note_passed_on(ip, turn.now);
             turn.announce(place.side.other(), ip);
         } else {
             turn.count("arp-announcement-capped");
