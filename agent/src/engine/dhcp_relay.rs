@@ -14,7 +14,9 @@ use crate::addr::{MacAddr, Side};
 use crate::wire::dhcp::{self, Dhcp, MessageType, Op};
 use crate::wire::udp::Datagram;
 
+use super::host::Place;
 use super::hosts::Hosts;
+use super::pace::Pace;
 use super::turn::Turn;
 
 const SERVER_PORT: u16 = 67;
@@ -26,6 +28,13 @@ const TRANSACTION_LASTS: Duration = Duration::from_secs(60);
 /// Longest lease believed, so that "for ever" is a time like any other.
 const LONGEST_LEASE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Most requests relayed in a second: each is a broadcast in the network, and makes a server work.
+const MOST_REQUESTS: u32 = 64;
+/// Most requests relayed in a second for one station, which may be an access point that speaks for its clients.
+const MOST_OF_ONE_STATION: u32 = 16;
+/// Most replies delivered to one request: more than there are servers in any network.
+const MOST_REPLIES: u8 = 8;
+
 /// What identifies a client's conversation: its number and the client's whole hardware address field.
 type Transaction = (u32, [u8; 16]);
 
@@ -35,7 +44,15 @@ pub(crate) struct DhcpRelay {
     max_hops: u8,
     /// Another program has port 67; two relays or a relay beside a server would answer twice.
     pub(crate) port_taken: bool,
-    transactions: BTreeMap<Transaction, Instant>,
+    transactions: BTreeMap<Transaction, Pending>,
+    pace: Pace,
+}
+
+/// What is still expected in a conversation.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    until: Instant,
+    replies_left: u8,
 }
 
 impl DhcpRelay {
@@ -44,6 +61,7 @@ impl DhcpRelay {
             max_hops,
             port_taken: false,
             transactions: BTreeMap::new(),
+            pace: Pace::new(MOST_REQUESTS, MOST_OF_ONE_STATION),
         }
     }
 
@@ -52,21 +70,22 @@ impl DhcpRelay {
         &mut self,
         turn: &mut Turn<'_>,
         hosts: &mut Hosts,
-        side: Side,
+        from: Place,
         datagram: &Datagram<'_>,
     ) {
         let message = match dhcp::decode(datagram.payload) {
             Ok(message) => message,
             Err(reason) => {
-                trace!(%side, %reason, "DHCP message dropped");
+                trace!(side = %from.side, %reason, "DHCP message dropped");
                 turn.count("dhcp-malformed");
                 return;
             }
         };
         let to = *datagram.destination.ip();
-        match (side, datagram.destination.port(), message.op()) {
+        match (from.side, datagram.destination.port(), message.op()) {
             (Side::Wired, SERVER_PORT, Op::Request) => {
-                self.handle_request(turn, hosts, to, &message)
+                watch_request(hosts, from.mac, &message);
+                self.handle_request(turn, from.mac, to, &message)
             }
             (Side::Uplink, SERVER_PORT, Op::Reply) if to == turn.bridge.address => {
                 self.handle_reply(turn, hosts, &message);
@@ -83,11 +102,10 @@ impl DhcpRelay {
     fn handle_request(
         &mut self,
         turn: &mut Turn<'_>,
-        hosts: &mut Hosts,
+        station: MacAddr,
         to: Ipv4Addr,
         message: &Dhcp<'_>,
     ) {
-        watch_request(hosts, message);
         let bridge = turn.bridge;
         if ![bridge.address, bridge.broadcast(), Ipv4Addr::BROADCAST].contains(&to) {
             turn.count("dhcp-routed");
@@ -95,6 +113,10 @@ impl DhcpRelay {
         }
         if let Some(reason) = self.refusal(turn, message) {
             turn.count(reason);
+            return;
+        }
+        if !self.pace.allows(station, turn.now) {
+            turn.count("dhcp-request-capped");
             return;
         }
         self.remember(message, turn.now);
@@ -128,11 +150,15 @@ impl DhcpRelay {
             let oldest = self
                 .transactions
                 .iter()
-                .min_by_key(|(_, until)| **until)
+                .min_by_key(|(_, pending)| pending.until)
                 .map(|(key, _)| *key);
             oldest.map(|key| self.transactions.remove(&key));
         }
-        self.transactions.insert(key, now + TRANSACTION_LASTS);
+        let pending = Pending {
+            until: now + TRANSACTION_LASTS,
+            replies_left: MOST_REPLIES,
+        };
+        self.transactions.insert(key, pending);
     }
 
     fn handle_reply(&mut self, turn: &mut Turn<'_>, hosts: &mut Hosts, message: &Dhcp<'_>) {
@@ -140,11 +166,17 @@ impl DhcpRelay {
             turn.count("dhcp-foreign-giaddr");
             return;
         }
-        let until = self.transactions.get(&(message.xid(), message.chaddr()));
-        if until.is_none_or(|until| *until <= turn.now) {
+        let key = (message.xid(), message.chaddr());
+        let pending = self.transactions.get_mut(&key);
+        let Some(pending) = pending.filter(|pending| pending.until > turn.now) else {
             turn.count("dhcp-reply-unasked");
             return;
+        };
+        if pending.replies_left == 0 {
+            turn.count("dhcp-reply-capped");
+            return;
         }
+        pending.replies_left -= 1;
         take_reply(turn, hosts, message);
         debug!(kind = ?message.message_type(), "DHCP reply delivered");
         turn.count("dhcp-reply-delivered");
@@ -157,12 +189,15 @@ impl DhcpRelay {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.transactions.values().min().copied()
+        self.transactions
+            .values()
+            .map(|pending| pending.until)
+            .min()
     }
 
     /// Forgets conversations that are over.
     pub(crate) fn handle_tick(&mut self, now: Instant) {
-        self.transactions.retain(|_, until| *until > now);
+        self.transactions.retain(|_, pending| pending.until > now);
     }
 
     #[cfg(test)]
@@ -202,9 +237,9 @@ fn deliver(turn: &mut Turn<'_>, message: &Dhcp<'_>) {
     turn.send_udp(Side::Wired, from, to, &message.padded());
 }
 
-/// Takes note of an address given up, whichever way the message goes.
-fn watch_request(hosts: &mut Hosts, message: &Dhcp<'_>) {
-    let Some(mac) = message.client_mac() else {
+/// Takes note of an address given up, whichever way the message goes. A station speaks for itself alone.
+fn watch_request(hosts: &mut Hosts, station: MacAddr, message: &Dhcp<'_>) {
+    let Some(mac) = message.client_mac().filter(|mac| *mac == station) else {
         return;
     };
     match message.message_type() {

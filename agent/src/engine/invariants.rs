@@ -387,7 +387,7 @@ fn a8_a_flood_of_questions_fills_no_table() {
 }
 
 #[test]
-fn a_flood_of_transactions_fills_no_table() {
+fn a_flood_of_transactions_fills_no_table_and_is_not_relayed() {
     let mut model = Model::new();
     model.handle(Input::KernelDump(usual(16)));
     for xid in 0..600u16 {
@@ -398,8 +398,18 @@ fn a_flood_of_transactions_fills_no_table() {
         message.extend([53, 1, MessageType::Discover as u8 + 1, 255]);
         let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68);
         let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, 67);
-        let frame = udp::encode((station(9), from), (MacAddr::broadcast(), to), &message);
+        let frame = udp::encode(
+            (station((xid % 100) as u8 + 10), from),
+            (MacAddr::broadcast(), to),
+            &message,
+        );
         model.tell(Told::Frame(Side::Wired, frame.unwrap()));
+        if xid % 100 == 99 {
+            model.now += Duration::from_secs(1);
+        }
     }
+    let count = |name| model.engine.counters[name];
+    assert_eq!(count("dhcp-request-relayed"), 6 * 64);
+    assert_eq!(count("dhcp-request-capped"), 6 * 36);
     assert_eq!(model.engine.dhcp_relay.size(), MOST_TRANSACTIONS);
 }

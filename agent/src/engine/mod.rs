@@ -15,6 +15,8 @@ mod host;
 
 mod hosts;
 
+mod pace;
+
 mod proxy_arp;
 
 mod dhcp_relay;
@@ -37,6 +39,7 @@ use crate::wire::ethernet;
 use crate::wire::{arp, udp};
 
 use dhcp_relay::DhcpRelay;
+use host::Place;
 use hosts::Hosts;
 use kernel_state::{Mirror, Ours};
 use link::{Bridge, Conditions, Interfaces};
@@ -358,8 +361,12 @@ impl Engine {
             },
             ethernet::TYPE_IPV4 => match udp::decode(&frame) {
                 Ok(datagram) => {
+                    let from = Place {
+                        mac: frame.source,
+                        side,
+                    };
                     self.dhcp_relay
-                        .handle_datagram(&mut turn, &mut self.hosts, side, &datagram)
+                        .handle_datagram(&mut turn, &mut self.hosts, from, &datagram)
                 }
                 Err(reason) => {
                     trace!(%side, %reason, "datagram dropped");

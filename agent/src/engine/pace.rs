@@ -1,0 +1,74 @@
+//! How often something may happen because a station asked for it: so many times a second in all, and fewer for each station.
+//!
+//! Nothing is queued. Who is refused asks again by itself, and the protocols' own back-off spreads a crowd.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::addr::MacAddr;
+
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// The count of the second that runs.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    most: u32,
+    most_of_one: u32,
+    since: Option<Instant>,
+    /// Holds no more stations than `most`.
+    counts: BTreeMap<MacAddr, u32>,
+}
+
+impl Pace {
+    pub(crate) fn new(most: u32, most_of_one: u32) -> Pace {
+        Pace {
+            most,
+            most_of_one,
+            since: None,
+            counts: BTreeMap::new(),
+        }
+    }
+
+    /// Returns whether the station may have its way once more, and counts it if so.
+    pub(crate) fn allows(&mut self, station: MacAddr, now: Instant) -> bool {
+        if self.since.is_none_or(|since| since + WINDOW <= now) {
+            self.since = Some(now);
+            self.counts.clear();
+        }
+        let own = self.counts.get(&station).copied().unwrap_or_default();
+        let allowed = own < self.most_of_one && self.counts.values().sum::<u32>() < self.most;
+        if allowed {
+            self.counts.insert(station, own + 1);
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_station_leaves_room_for_others_until_all_is_used() {
+        let start = crate::engine::test_clock();
+        let mut pace = Pace::new(5, 2);
+        let mut allowed = |station, at| {
+            let station = MacAddr(2, 0, 0, 0, 0, station);
+            pace.allows(station, start + Duration::from_millis(at))
+        };
+        let cases = [
+            (1, 0, true),
+            (1, 0, true),
+            (1, 999, false),
+            (2, 999, true),
+            (2, 999, true),
+            (3, 999, true),
+            (4, 999, false),
+            (4, 1000, true),
+            (1, 1000, true),
+        ];
+        for (station, at, expected) in cases {
+            assert_eq!(allowed(station, at), expected, "{station} at {at} ms");
+        }
+    }
+}
