@@ -110,7 +110,8 @@ pub enum Change {
         /// The host.
         host: Ipv4Addr,
     },
-    /// Add or replace the neighbour entry, reachable, marked as ours (`NDA_PROTOCOL`).
+    /// Add or replace the neighbour entry, permanent, marked as ours (`NDA_PROTOCOL`): no packet but one that the engine judged
+    /// changes it.
     SetNeighbour {
         /// The interface.
         index: IfIndex,

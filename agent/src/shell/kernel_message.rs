@@ -212,7 +212,8 @@ pub(crate) fn encode_route(
     message
 }
 
-/// Encodes our neighbour entry; no hardware address when it is removed.
+/// Encodes our neighbour entry; no hardware address when it is removed. It is permanent because the kernel lets any ARP packet
+/// change the address of another, verified or not.
 pub(crate) fn encode_neighbour(
     index: IfIndex,
     host: Ipv4Addr,
@@ -221,7 +222,7 @@ pub(crate) fn encode_neighbour(
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.ifindex = index.0;
-    message.header.state = NeighbourState::Reachable;
+    message.header.state = NeighbourState::Permanent;
     message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(
         host,
     ))];
@@ -283,6 +284,12 @@ mod tests {
             decode_neighbour(&encode_neighbour(IfIndex(3), HOST, Some(MAC))),
             Some((IfIndex(3), HOST, Some(MAC)))
         );
+    }
+
+    #[test]
+    fn a_spoofed_packet_does_not_move_our_neighbour_entry() {
+        let entry = encode_neighbour(IfIndex(3), HOST, Some(MAC));
+        assert_eq!(entry.header.state, NeighbourState::Permanent);
     }
 
     #[test]
