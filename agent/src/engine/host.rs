@@ -1,7 +1,7 @@
 //! One host: where it is, how sure that is, and when something is due for it.
 //!
 //! ```text
-//!  OFFER -> Provisional --+            +-- claim from elsewhere --> Challenged --silent--> Verified (there)
+//!  OFFER -> Provisional --+            +-- claim from elsewhere --> Challenged --silent, and the other answered--> Verified (there)
 //!                         | evidence   |                               | answered
 //!  evidence, ACK ---------+-------> Verified <-------------------------+
 //!                         |          |    ^
@@ -33,8 +33,12 @@ pub(crate) enum State {
     Verified { until: Instant },
     /// It has been silent for some time and is being asked.
     Checking(Check),
-    /// Somebody elsewhere claims its address; it is being asked.
-    Challenged { check: Check, by: Place },
+    /// Somebody elsewhere claims its address; both are being asked, and `answered` says that the other spoke again.
+    Challenged {
+        check: Check,
+        by: Place,
+        answered: bool,
+    },
     /// It was there, and may come back; it is being asked if there is a check.
     Remembered {
         until: Instant,

@@ -131,7 +131,7 @@ impl Hosts {
             host.state = State::Verified { until };
             return Learned::Here;
         }
-        match host.state {
+        match &mut host.state {
             State::Provisional { .. } | State::Remembered { .. } => {
                 self.move_host(turn, ip, place);
                 Learned::Here
@@ -141,13 +141,19 @@ impl Hosts {
                     turn.count("host-conflict");
                 } else {
                     debug!(%ip, from = %host.place.side, to = %place.side, "host claimed elsewhere");
-                    let check = Check::new(now);
-                    host.state = State::Challenged { check, by: place };
+                    host.state = State::Challenged {
+                        check: Check::new(now),
+                        by: place,
+                        answered: false,
+                    };
                     self.step(turn, ip);
                 }
                 Learned::Contested
             }
-            State::Challenged { .. } => Learned::Contested,
+            State::Challenged { by, answered, .. } => {
+                *answered |= *by == place;
+                Learned::Contested
+            }
         }
     }
 
@@ -365,7 +371,14 @@ impl Hosts {
                         Side::Uplink => drop_host(&mut self.table, ip),
                     }
                 }
-                State::Challenged { check, .. } if check.sent < TRIES => {
+                State::Challenged {
+                    check,
+                    by,
+                    answered,
+                } if check.sent < TRIES => {
+                    if !*answered {
+                        turn.ask(by.side, Some(by.mac), ip);
+                    }
                     send(
                         turn,
                         ip,
@@ -375,10 +388,10 @@ impl Hosts {
                         CHALLENGE_INTERVAL,
                     );
                 }
-                State::Challenged { by, .. } => {
-                    let by = *by;
-                    // Meanwhile the address may have become the gateway's (A10).
-                    if may_live(turn, ip, by.side) {
+                State::Challenged { by, answered, .. } => {
+                    let (by, answered) = (*by, *answered);
+                    // One packet may bear anybody's name. And meanwhile the address may have become the gateway's (A10).
+                    if answered && may_live(turn, ip, by.side) {
                         self.move_host(turn, ip, by);
                     } else {
                         host.state = State::Checking(Check::new(now));
