@@ -187,9 +187,13 @@ impl Sysctls {
 /// The name of the settings that are for all interfaces.
 pub(crate) const ALL: &str = "all";
 
+/// Makes the file anew: a link that somebody put at its name is removed, not followed.
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = fs::File::create(path)?;
-    file.write_all(bytes)
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    fs::File::create_new(path)?.write_all(bytes)
 }
 
 #[cfg(test)]
@@ -287,6 +291,16 @@ mod tests {
         sysctls.release(ETH0, None).unwrap();
         assert_eq!(proc.value("eth0/arp_ignore"), "1");
         assert!(sysctls.ledger.entries.is_empty());
+    }
+
+    #[test]
+    fn a_link_at_the_ledgers_temporary_name_is_not_followed() {
+        let proc = Proc::new(&[("eth0/arp_ignore", "2"), ("precious", "mine")]);
+        let link = proc.0.path().join("sysctl.json.new");
+        std::os::unix::fs::symlink(proc.0.path().join("precious"), link).unwrap();
+        proc.start("boot").hold(ETH0, "eth0", 1).unwrap();
+        assert_eq!(proc.value("precious"), "mine");
+        assert_eq!(proc.start("boot").ledger.entries.len(), 1);
     }
 
     #[test]
