@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use imagegen::make::fetch::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -18,9 +18,6 @@ pub struct Bars {
 /// A step under way; its bar goes with it.
 pub struct Step {
     bar: ProgressBar,
-    what: String,
-    begin: Instant,
-    terminal: bool,
 }
 
 impl Bars {
@@ -35,15 +32,18 @@ impl Bars {
 
     /// Shows a step whose length is not known.
     pub fn step(&self, what: &str) -> Step {
+        self.say(what);
         let bar = self
             .all
             .add(ProgressBar::new_spinner().with_message(what.to_string()));
         bar.enable_steady_tick(Duration::from_millis(100));
-        Step {
-            bar,
-            what: what.into(),
-            begin: Instant::now(),
-            terminal: self.terminal,
+        Step { bar }
+    }
+
+    /// Bars are drawn on terminals only; elsewhere a line says what begins.
+    fn say(&self, what: &str) {
+        if !self.terminal {
+            eprintln!("{what}");
         }
     }
 
@@ -57,17 +57,13 @@ impl Bars {
             "{msg:40!} [{bar:30}] {bytes:>10}/{total_bytes} {bytes_per_sec}",
         )
         .expect("the template is a constant with known keys");
+        self.say(what);
         let bar = self.all.add(
             ProgressBar::new(total)
                 .with_style(style)
                 .with_message(what.to_string()),
         );
-        Step {
-            bar,
-            what: what.into(),
-            begin: Instant::now(),
-            terminal: self.terminal,
-        }
+        Step { bar }
     }
 }
 
@@ -95,12 +91,5 @@ impl Progress for Bars {
 impl Drop for Step {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
-        if !self.terminal {
-            eprintln!(
-                "{} ({:.1} s)",
-                self.what,
-                self.begin.elapsed().as_secs_f64()
-            );
-        }
     }
 }

@@ -13,13 +13,17 @@ pub(crate) fn skip(test: &str, why: &str) {
 
 /// Returns those of the programs that are not installed.
 pub(crate) fn missing_tools<'a>(tools: &[&'a str]) -> Vec<&'a str> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    // Root's directories are not on every ordinary user's path.
-    let places: Vec<&str> = path.split(':').chain(["/usr/sbin", "/sbin"]).collect();
+    let path = search_path();
     let missing = |tool: &&&str| {
-        !places
-            .iter()
+        !path
+            .split(':')
             .any(|place| Path::new(place).join(tool).is_file())
     };
     tools.iter().filter(missing).copied().collect()
+}
+
+/// Returns where programs are looked for: not every ordinary user's path has the administrator's directories.
+pub(crate) fn search_path() -> String {
+    let own = std::env::var("PATH").unwrap_or_default();
+    format!("{own}:/usr/sbin:/sbin")
 }

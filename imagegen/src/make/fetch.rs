@@ -101,7 +101,7 @@ impl Fetcher<'_> {
         }
         let base = self.mirror.base(Archive::of_suite(suite));
         let url = format!("{base}/dists/{suite}/InRelease");
-        self.progress.started(&what, None);
+        self.progress.started(&format!("fetching {what}"), None);
         let downloader = self.downloader();
         let fetched = downloader.read_release(&what, &url, cached.is_some());
         self.progress.finished();
@@ -154,7 +154,8 @@ impl Fetcher<'_> {
             },
             listed,
         };
-        self.progress.started(&wanted.what, Some(listed.size));
+        self.progress
+            .started(&format!("fetching {}", wanted.what), Some(listed.size));
         let downloader = self.downloader();
         let mut fetched = downloader.obtain(&wanted);
         if release.by_hash && fetched.as_ref().is_err_and(FetchError::is_absent) {
@@ -179,8 +180,8 @@ impl Fetcher<'_> {
     pub fn fetch_debs(&self, packages: &[&Package]) -> Result<Vec<PathBuf>, FetchError> {
         let total = packages.iter().map(|package| package.size).sum();
         let what = match packages {
-            [package] => format!("package {}", package.name),
-            _ => format!("{} packages", packages.len()),
+            [package] => format!("fetching package {}", package.name),
+            _ => format!("fetching {} packages", packages.len()),
         };
         self.progress.started(&what, Some(total));
         let paths = self.fetch_in_parallel(packages);

@@ -57,6 +57,7 @@ pub fn assemble_root(plan: &RootPlan, parts: RootParts<'_>) -> Result<Tree, Root
         )?;
     }
     tree.merge("kernel modules", parts.modules)?;
+    drop_set_id_bits(&mut tree)?;
     tree.insert(AGENT_PATH, Node::file(0o755, parts.agent))?;
     for (path, planned) in &plan.nodes {
         tree.replace(path.clone(), planned.node.clone())?;
@@ -83,6 +84,20 @@ fn make_directories(tree: &mut Tree) -> Result<(), RootError> {
         ("var", 0o755),
     ] {
         tree.replace(path, Node::directory(mode))?;
+    }
+    Ok(())
+}
+
+/// Nobody but root logs in, so no program needs to lend anybody its owner's rights.
+fn drop_set_id_bits(tree: &mut Tree) -> Result<(), RootError> {
+    const SET_ID: u16 = 0o6000;
+    let lending: Vec<(String, u16)> = tree
+        .iter()
+        .filter(|(_, node)| !node.is_directory() && node.mode & SET_ID != 0)
+        .map(|(path, node)| (path.to_owned(), node.mode & !SET_ID))
+        .collect();
+    for (path, mode) in lending {
+        tree.set_mode(&path, mode)?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::process::Command;
 
 use rig::Rig;
 
-use crate::skip::{missing_tools, skip};
+use crate::skip::{missing_tools, search_path, skip};
 
 /// Set inside the namespaces.
 const INSIDE: &str = "FOOTBRIDGE_TEST_INSIDE";
@@ -61,6 +61,7 @@ fn in_namespace<F: FnOnce(&mut Rig)>(body: F) {
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
+        .env("PATH", search_path())
         .output()
         .unwrap();
     let stdout = String::from_utf8_lossy(&run.stdout);
