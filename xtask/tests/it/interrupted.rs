@@ -41,6 +41,7 @@ fn an_interruption_is_said_and_leaves_nothing() {
         assert_eq!(desk.names().len(), 2, "{:?}", desk.names());
         signal(name, &child);
         expect![[r#"
+            fetching the release of trixie
 
             interrupted; card.img was not written
             exit code 130"#]]

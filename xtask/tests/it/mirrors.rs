@@ -92,6 +92,7 @@ fn a_mirror_without_debian() {
         &serve("404 Not Found", b""),
         &[],
         expect![[r#"
+        fetching the release of trixie
         error: failed to fetch the release of trixie from MIRROR/dists/trixie/InRelease (attempt 1): the mirror answered with status 404
 
         hint: check the network, or name another mirror with --mirror
@@ -108,6 +109,7 @@ fn releases_that_debian_did_not_sign() {
         ),
         &[],
         expect![[r#"
+            fetching the release of trixie
             error: refusing the release of trixie from MIRROR/dists/trixie/InRelease: the InRelease file is not one signed text: it does not begin with the signed part
 
             hint: name another mirror with --mirror
@@ -117,6 +119,7 @@ fn releases_that_debian_did_not_sign() {
         &serve("200 OK", b"\x1b[31m\x00\xff"),
         &[],
         expect![[r#"
+        fetching the release of trixie
         error: refusing the release of trixie from MIRROR/dists/trixie/InRelease: the InRelease file is not one signed text: it is not UTF-8
 
         hint: name another mirror with --mirror

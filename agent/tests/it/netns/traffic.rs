@@ -51,16 +51,18 @@ fn ping_and_tcp_cross_both_ways() {
         });
         eventually("the client reaches the router", || rig.client.pings(ROUTER));
         eventually("the client reaches the box", || rig.client.pings(BOX));
-        let serve = ["sh", "-c", "echo hello | busybox nc -l -p 5000"];
+        // `nc` serves one connection, also one that ends before the greeting: each try finds a new one.
+        let serve = "while :; do echo hello | busybox nc -l -p 5000; done";
         for (server, client, address) in [
             (&rig.client, &rig.router, PRINTER),
             (&rig.router, &rig.client, ROUTER),
         ] {
-            let mut listener = server.command(&serve).spawn().unwrap();
+            let mut listener = server.command(&["sh", "-c", serve]).spawn().unwrap();
             eventually(&format!("a greeting from {address}"), || {
                 let output = client.run(&["busybox", "nc", "-w", "3", address, "5000"]);
                 output.stdout == b"hello\n"
             });
+            listener.kill().unwrap();
             listener.wait().unwrap();
         }
     });
