@@ -326,6 +326,7 @@ async fn frames_waiting(port: Option<&PacketSocket>) -> io::Result<()> {
     }
 }
 
+/// The engine's next deadline, which is the condition itself.
 async fn passed(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,

@@ -197,6 +197,7 @@ impl<'a> Downloader<'a> {
     fn pause(&self, what: &str, failures: u32, fault: &Fault) {
         tracing::warn!(what, failures, %fault, "fetching again");
         let pause = self.patience.pause;
+        // A mirror does not say when it is well again: there is no condition to wait for, only time to give it.
         std::thread::sleep(pause.saturating_mul(2_u32.saturating_pow(failures - 1)));
     }
 }
