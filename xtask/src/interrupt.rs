@@ -1,4 +1,4 @@
-//! Ctrl-C and its kin: removes what is unfinished, says so, and ends the program with exit code 130.
+//! Ctrl-C and its kin: ends what the program started, removes what is unfinished, says so, and ends the program with exit code 130.
 //!
 //! Signals come to the process as a whole, so what is to be removed is kept for the process as a whole: the one global of this program.
 //! Whatever SIGKILL leaves is found by its free lock the next time.
@@ -10,6 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+
+use crate::descendants;
 
 /// What shells report for a program that SIGINT ended.
 const EXIT_CODE: i32 = 130;
@@ -74,6 +76,7 @@ pub fn watch() -> Result<()> {
 }
 
 fn end(unfinished: &[Entry]) -> ! {
+    descendants::end();
     let mut said = false;
     for Entry {
         partial,
@@ -94,5 +97,7 @@ fn end(unfinished: &[Entry]) -> ! {
     if !said {
         eprintln!("\ninterrupted");
     }
+    // `test` may have gone on to its next check.
+    descendants::end();
     std::process::exit(EXIT_CODE)
 }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod boards;
+mod descendants;
 mod e2e;
 mod image;
 mod interrupt;

@@ -1,6 +1,9 @@
 //! Builds that are ended from outside while they wait for a mirror that never answers.
 
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
 use expect_test::expect;
@@ -47,7 +50,7 @@ fn an_interruption_is_said_and_leaves_nothing() {
             exit code 130"#]]
         .assert_eq(&desk.told(&child.wait_with_output().unwrap()));
         assert_eq!(desk.names(), ["card.img"]);
-        assert_eq!(std::fs::read(old).unwrap(), b"old");
+        assert_eq!(fs::read(old).unwrap(), b"old");
     }
 }
 
@@ -70,4 +73,31 @@ fn what_a_killed_build_leaves_goes_with_the_next() {
     signal("INT", &child);
     child.wait_with_output().unwrap();
     assert_eq!(desk.names(), [""; 0]);
+}
+
+/// A signal to the command alone ends what it runs, and what that runs: all of them hold the pipe that is read here to its end.
+#[test]
+fn what_was_started_ends_too() {
+    let desk = Desk::new();
+    let compiler = "#!/bin/sh\necho started >&2\nsleep 60\necho survived >&2\n";
+    let rustc = desk.put("rustc", compiler);
+    fs::set_permissions(&rustc, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let mut child = desk
+        .command(&["agent", "--offline", "--std", "rustup"])
+        .env("PATH", format!("{}:{path}", desk.path().display()))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while line != "started\n" {
+        line.clear();
+        assert_ne!(stderr.read_line(&mut line).unwrap(), 0);
+    }
+    signal("TERM", &child);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "\ninterrupted\n");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }
