@@ -104,6 +104,9 @@ pub struct Radio {
     pub package: String,
     /// Paths below the firmware directory; what links among them lead to comes too.
     pub files: Vec<String>,
+    /// Whether it is known to join WPA3 networks.
+    #[serde(default)]
+    pub wpa3: bool,
 }
 
 /// Modules by the place they are loaded from.

@@ -1,7 +1,8 @@
 //! What a station needs to join a Wi-Fi network: the network's name and the key, each checked once when it is made.
 //!
-//! A passphrase becomes the 256-bit key (PMK) here, by PBKDF2 as IEEE 802.11 annex J.4 says, so that the passphrase itself never reaches an
-//! image. Keys have no `Display`, and their `Debug` shows nothing.
+//! For WPA2 a passphrase becomes the 256-bit key (PMK) here, by PBKDF2 as IEEE 802.11 annex J.4 says, so that the passphrase itself never
+//! reaches an image. WPA3 (SAE, IEEE 802.11 12.4) begins every session with the passphrase, so there it does. Keys and passphrases have no
+//! `Display`, and their `Debug` shows nothing.
 
 use std::fmt;
 
@@ -61,14 +62,18 @@ pub enum Security {
     /// Not at all.
     Open,
     /// WPA2 with a pre-shared key.
-    Psk(Psk),
+    Wpa2(Psk),
+    /// WPA3, with simultaneous authentication of equals (SAE) and protected management frames.
+    Wpa3(Passphrase),
+    /// WPA3 where the access point offers it, WPA2 where it does not.
+    Mixed(Passphrase),
 }
 
 /// A pre-shared key as a person gives it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Psk {
     /// 8 to 63 printable ASCII characters.
-    Passphrase(String),
+    Passphrase(Passphrase),
     /// The key itself.
     Pmk(Pmk),
 }
@@ -77,11 +82,11 @@ pub enum Psk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PskError {
     /// Fewer than 8 characters.
-    #[error("the passphrase has {0} characters; WPA2 wants 8 to 63")]
+    #[error("the passphrase has {0} characters; Wi-Fi wants 8 to 63")]
     TooShort(usize),
     /// More than 64 characters.
     #[error(
-        "the passphrase has {0} characters; WPA2 wants 8 to 63, or the key itself as 64 hexadecimal digits"
+        "the passphrase has {0} characters; Wi-Fi wants 8 to 63, or the key itself as 64 hexadecimal digits"
     )]
     TooLong(usize),
     /// 64 characters, not all of them hexadecimal.
@@ -91,7 +96,7 @@ pub enum PskError {
     NotHex,
     /// A character outside printable ASCII.
     #[error(
-        "the character at position {0} of the passphrase is not printable ASCII, which WPA2 wants"
+        "the character at position {0} of the passphrase is not printable ASCII, which Wi-Fi wants"
     )]
     NotPrintable(usize),
 }
@@ -108,9 +113,8 @@ impl Psk {
         if let Some(at) = text.iter().position(|byte| !(0x20..0x7f).contains(byte)) {
             return Err(PskError::NotPrintable(at + 1));
         }
-        Ok(Self::Passphrase(
-            text.iter().copied().map(char::from).collect(),
-        ))
+        let text = text.iter().copied().map(char::from).collect();
+        Ok(Self::Passphrase(Passphrase(text)))
     }
 
     /// Parses what a file or a pipe holds: the same, with one line end after it.
@@ -124,7 +128,7 @@ impl Psk {
         match self {
             Self::Pmk(pmk) => pmk.clone(),
             Self::Passphrase(passphrase) => Pmk(pbkdf2::pbkdf2_hmac_array::<Sha1, 32>(
-                passphrase.as_bytes(),
+                passphrase.0.as_bytes(),
                 ssid.as_bytes(),
                 PMK_ROUNDS,
             )),
@@ -133,6 +137,23 @@ impl Psk {
 }
 
 impl fmt::Debug for Psk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+/// A passphrase: 8 to 63 printable ASCII characters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Passphrase(String);
+
+impl Passphrase {
+    /// Returns the passphrase. The one way out of this type: for the file that holds it, never for a log.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Passphrase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("<redacted>")
     }
@@ -220,7 +241,7 @@ mod tests {
         for file in ["password", "password\n", "password\r\n"] {
             assert_eq!(
                 Psk::parse_line(file.as_bytes()),
-                Ok(Psk::Passphrase("password".into()))
+                Ok(Psk::Passphrase(Passphrase("password".into())))
             );
         }
         assert_eq!(
@@ -258,7 +279,16 @@ mod tests {
 
     #[test]
     fn debug_output_shows_no_key() {
-        let security = Security::Psk(Psk::parse(b"open sesame").unwrap());
-        assert_eq!(format!("{security:?}"), "Psk(<redacted>)");
+        let psk = Psk::parse(b"open sesame").unwrap();
+        let Psk::Passphrase(passphrase) = psk.clone() else {
+            panic!("a passphrase was taken for a key");
+        };
+        for (security, shown) in [
+            (Security::Wpa2(psk), "Wpa2(<redacted>)"),
+            (Security::Wpa3(passphrase.clone()), "Wpa3(<redacted>)"),
+            (Security::Mixed(passphrase), "Mixed(<redacted>)"),
+        ] {
+            assert_eq!(format!("{security:?}"), shown);
+        }
     }
 }

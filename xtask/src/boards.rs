@@ -10,6 +10,25 @@ use crate::workspace::Workspace;
 #[derive(clap::Args)]
 pub struct Args {}
 
+/// The board of a command that can do without being told.
+#[derive(clap::Args)]
+pub struct Choice {
+    /// Board to build for
+    #[arg(long = "board", value_name = "BOARD", default_value = DEFAULT)]
+    pub name: String,
+}
+
+impl Default for Choice {
+    fn default() -> Self {
+        Choice {
+            name: DEFAULT.into(),
+        }
+    }
+}
+
+/// The board that is built where none is named.
+const DEFAULT: &str = "pi3";
+
 /// Lists the boards.
 pub fn run(_args: &Args) -> Result<()> {
     for board in all(&Workspace::locate()?)? {

@@ -89,7 +89,7 @@ fn psk() -> Result<Psk> {
 fn site() -> Result<SiteOptions> {
     Ok(SiteOptions {
         ssid: Ssid::new(SSID.as_bytes())?,
-        security: Security::Psk(psk()?),
+        security: Security::Wpa2(psk()?),
         country: Some(CountryCode::parse(COUNTRY)?),
         hostname: Hostname::parse("footbridge")?,
         ssh_keys: None,

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use imagegen::board::Board;
+use imagegen::credentials::Security;
 use imagegen::make::disk::Draft;
 use imagegen::make::image::{Built, ImageInputs, make_image};
 use imagegen::overlays::{Overlays, load_overlays};
@@ -60,6 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     check_output(&output)?;
     let site = args.site.parse()?;
+    warn_of_wpa3(&board, &site);
     let bars = Bars::new();
     let job = Job {
         board: &board,
@@ -71,6 +73,15 @@ pub fn run(args: &Args) -> Result<()> {
     eprintln!("{}", summary(&built, begin.elapsed().as_secs_f64()));
     println!("{}", output.display());
     Ok(())
+}
+
+fn warn_of_wpa3(board: &Board, site: &SiteOptions) {
+    if matches!(site.security, Security::Wpa3(_)) && !board.radio.wpa3 {
+        eprintln!(
+            "warning: radios of the board `{}` are known to fail at WPA3; with --security mixed it joins by WPA2 where the network has that",
+            board.id
+        );
+    }
 }
 
 /// Plans the image; fetches package lists, builds nothing.
@@ -141,7 +152,7 @@ fn fetch(
 }
 
 /// Loads the repository's own files.
-fn overlays(workspace: &Workspace) -> Result<Overlays> {
+pub fn overlays(workspace: &Workspace) -> Result<Overlays> {
     let folder = workspace.overlays();
     load_overlays(&folder).with_context(|| format!("while reading {}", folder.display()))
 }

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use imagegen::credentials::{Psk, Security, Ssid};
+use imagegen::credentials::{Passphrase, Psk, Security, Ssid};
 use imagegen::site::{CountryCode, Hostname, SiteOptions, SshKeys};
 
 use crate::usage::UsageError;
@@ -34,6 +34,9 @@ pub struct SiteArgs {
     /// The network has no encryption
     #[arg(long, group = "key")]
     open: bool,
+    /// How the network is secured
+    #[arg(long, value_enum, default_value_t, conflicts_with = "open")]
+    security: Protocol,
     /// Two-letter code of the country the radio is used in, such as DE
     #[arg(long, value_name = "CC")]
     country: Option<String>,
@@ -43,6 +46,18 @@ pub struct SiteArgs {
     /// File with the SSH public keys that may log in as root; without it there is no SSH server
     #[arg(long, value_name = "FILE")]
     ssh_key: Option<PathBuf>,
+}
+
+/// How a network with a passphrase is secured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Protocol {
+    /// WPA2, which every radio can
+    #[default]
+    Wpa2,
+    /// WPA3 only; the card then holds the passphrase itself
+    Wpa3,
+    /// WPA3 where the access point has it, else WPA2; the card then holds the passphrase itself
+    Mixed,
 }
 
 impl SiteArgs {
@@ -76,7 +91,11 @@ impl SiteArgs {
             (None, Some(text)) => psk_on_command_line(text)?,
             (None, None) => ask()?,
         };
-        Ok(Security::Psk(psk))
+        Ok(match self.security {
+            Protocol::Wpa2 => Security::Wpa2(psk),
+            Protocol::Wpa3 => Security::Wpa3(passphrase(psk)?),
+            Protocol::Mixed => Security::Mixed(passphrase(psk)?),
+        })
     }
 }
 
@@ -96,6 +115,18 @@ fn ssh_keys(path: &Path) -> Result<SshKeys> {
 fn psk(bytes: &[u8]) -> Result<Psk> {
     let advice = "8 to 63 printable ASCII characters, or the key as 64 hexadecimal digits; --open for a network without encryption";
     Psk::parse_line(bytes).map_err(|error| UsageError::new(error.to_string(), advice).into())
+}
+
+/// WPA3 derives a key anew in each session, from what people type only.
+fn passphrase(psk: Psk) -> Result<Passphrase> {
+    match psk {
+        Psk::Passphrase(passphrase) => Ok(passphrase),
+        Psk::Pmk(_) => Err(UsageError::new(
+            "64 hexadecimal digits are a key for WPA2; WPA3 needs the passphrase",
+            "give the network's passphrase, or --security wpa2",
+        )
+        .into()),
+    }
 }
 
 fn psk_on_command_line(text: &OsStr) -> Result<Psk> {

@@ -104,11 +104,11 @@ pub fn plan_site(
     let mut context = Context::new();
     context.insert("ssid_hex", &site.ssid.to_hex());
     context.insert("ssid_printable", &site.ssid.to_printable());
-    let pmk = match &site.security {
-        Security::Open => None,
-        Security::Psk(psk) => Some(psk.to_pmk(&site.ssid).reveal_hex()),
-    };
-    context.insert("pmk", &pmk);
+    let key = NetworkKey::of(site);
+    context.insert("key_mgmt", key.management);
+    context.insert("pmk", &key.pmk);
+    context.insert("passphrase", &key.passphrase);
+    context.insert("ieee80211w", &key.frame_protection);
     context.insert("country", &site.country.as_ref().map(ToString::to_string));
     context.insert("hostname", &site.hostname.to_string());
     context.insert(
@@ -124,6 +124,46 @@ pub fn plan_site(
         files.remove("authorized_keys");
     }
     Ok(files)
+}
+
+/// The words of wpa_supplicant's file for a way to secure a network.
+struct NetworkKey<'a> {
+    management: &'static str,
+    pmk: Option<String>,
+    passphrase: Option<&'a str>,
+    /// Protection of management frames: 1 where the access point has it, 2 always.
+    frame_protection: Option<u8>,
+}
+
+impl<'a> NetworkKey<'a> {
+    fn of(site: &'a SiteOptions) -> Self {
+        let plain = NetworkKey {
+            management: "NONE",
+            pmk: None,
+            passphrase: None,
+            frame_protection: None,
+        };
+        match &site.security {
+            Security::Open => plain,
+            Security::Wpa2(psk) => NetworkKey {
+                management: "WPA-PSK",
+                pmk: Some(psk.to_pmk(&site.ssid).reveal_hex()),
+                ..plain
+            },
+            Security::Wpa3(passphrase) => NetworkKey {
+                management: "SAE",
+                passphrase: Some(passphrase.reveal()),
+                frame_protection: Some(2),
+                ..plain
+            },
+            Security::Mixed(passphrase) => NetworkKey {
+                management: "SAE WPA-PSK",
+                passphrase: Some(passphrase.reveal()),
+                frame_protection: Some(1),
+                ..plain
+            },
+        }
+    }
 }
 
 /// Renders every template of a directory, and takes its other files as they are.

@@ -35,7 +35,7 @@ pub(crate) fn board(id: &str) -> Board {
 pub(crate) fn site() -> SiteOptions {
     SiteOptions {
         ssid: Ssid::new("home").unwrap(),
-        security: Security::Psk(Psk::parse(b"open sesame").unwrap()),
+        security: Security::Wpa2(Psk::parse(b"open sesame").unwrap()),
         country: None,
         hostname: Hostname::default(),
         ssh_keys: None,
@@ -100,13 +100,13 @@ fn a_key_adds_the_ssh_server_and_nothing_else() {
         .collect();
     expect![[r#"
         features: ssh
-        disk: signature 75a43739, boot partition 75a43739-01, root partition 75a43739-02
+        disk: signature 7a1bd30b, boot partition 7a1bd30b-01, root partition 7a1bd30b-02
           dropbear-bin 2025.89-1~deb13u1 root (no scripts)
           libgmp10 2:6.3.0+dfsg-3 root (no scripts)
           libtomcrypt1 1.18.2+dfsg-7+b2 root (no scripts)
           libtommath1 1.3.0-1 root (no scripts)
           /site/authorized_keys (overlays/site/authorized_keys.tera)
-            | console=tty1 console=ttyS1,115200 boot=PARTUUID=75a43739-01 root=PARTUUID=75a43739-02 ro panic=10 quiet net.ifnames=0
+            | console=tty1 console=ttyS1,115200 boot=PARTUUID=7a1bd30b-01 root=PARTUUID=7a1bd30b-02 ro panic=10 quiet net.ifnames=0
           /etc/systemd/system/multi-user.target.wants/ssh.service -> ../ssh.service (link)
           /etc/systemd/system/ssh.service 0644 (overlays/rootfs/etc/systemd/system/ssh.service)
     "#]].assert_eq(&added);
@@ -200,6 +200,48 @@ fn supplicant_files() {
         	key_mgmt=NONE
         }
     "##]].assert_eq(&site_file(&plan_for("pi3", &open), "wpa_supplicant.conf"));
+    let secured_by = |security| {
+        let site = SiteOptions { security, ..site() };
+        site_file(&plan_for("pi3", &site), "wpa_supplicant.conf")
+    };
+    // wpa_supplicant takes a quoted value to its last quote and knows no escapes in it.
+    let Ok(Psk::Passphrase(passphrase)) = Psk::parse(br#"say "{{ pmk }}" # \"#) else {
+        panic!("that is a passphrase");
+    };
+    expect![[r##"
+        # Network: home
+        ctrl_interface=/run/wpa_supplicant
+        update_config=0
+        # WPA3: both ways to derive the key from the passphrase, for there are access points that know only one.
+        sae_pwe=2
+
+        network={
+        	# The name of the network, its bytes in hexadecimal. A name in double quotes is fine too: ssid="name"
+        	ssid=686f6d65
+        	scan_ssid=1
+        	key_mgmt=SAE
+        	# WPA3 works with the passphrase itself, in double quotes.
+        	psk="say "{{ pmk }}" # \"
+        	ieee80211w=2
+        }
+    "##]].assert_eq(&secured_by(Security::Wpa3(passphrase.clone())));
+    expect![[r##"
+        # Network: home
+        ctrl_interface=/run/wpa_supplicant
+        update_config=0
+        # WPA3: both ways to derive the key from the passphrase, for there are access points that know only one.
+        sae_pwe=2
+
+        network={
+        	# The name of the network, its bytes in hexadecimal. A name in double quotes is fine too: ssid="name"
+        	ssid=686f6d65
+        	scan_ssid=1
+        	key_mgmt=SAE WPA-PSK
+        	# WPA3 works with the passphrase itself, in double quotes.
+        	psk="say "{{ pmk }}" # \"
+        	ieee80211w=1
+        }
+    "##]].assert_eq(&secured_by(Security::Mixed(passphrase)));
 }
 
 #[test]
