@@ -1,15 +1,17 @@
 //! The agent's configuration: a TOML file of a few keys, overridden by the command line.
 //!
 //! `RawConfig` mirrors the file and is private; everybody else sees `Config`, whose values were checked once, here. An unknown
-//! key is refused, with the nearest known one suggested. The keys are documented on the fields of `RawConfig`.
+//! key is refused, with the nearest known one suggested. The keys are documented on the fields of the raw types.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::engine::Settings;
+use crate::engine::{
+    DhcpMode, DhcpSettings, DiscoverySettings, Recovery, Settings, WifiSettings, WiredSettings,
+};
 use crate::hint::Hinted;
 
 /// A checked configuration.
@@ -20,19 +22,109 @@ pub struct Config {
 }
 
 /// The keys of the configuration file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct RawConfig {
     /// `uplink = "wlan0"`: the interface that is a member of the network. Needed here or as `--uplink`.
     uplink: Option<String>,
     /// `downlink = "eth0"`: the interface whose hosts are to become members. Needed here or as `--downlink`.
     downlink: Option<String>,
-    /// `dhcp-max-hops = 16`: DHCP requests that already passed this many relays are dropped (1 to 16).
-    dhcp_max_hops: Option<u8>,
+    #[serde(default)]
+    dhcp: RawDhcp,
+    #[serde(default)]
+    discovery: RawDiscovery,
+    #[serde(default)]
+    wired: RawWired,
+    #[serde(default)]
+    wifi: RawWifi,
 }
 
-/// The keys of `RawConfig`, for suggestions.
-const KEYS: [&str; 3] = ["uplink", "downlink", "dhcp-max-hops"];
+/// The keys of `[dhcp]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "the table `[dhcp]`"
+)]
+struct RawDhcp {
+    /// `mode = "auto"`: how DHCP crosses. `"relay"` names us as the relay (giaddr), `"broadcast"` does without, `"clone"` asks
+    /// with the radio's own hardware address and the client's in option 61. `"auto"` tries the first, then the second.
+    mode: Option<DhcpMode>,
+    /// `max-hops = 16`: requests that already passed this many relays are dropped (1 to 16).
+    max_hops: Option<i64>,
+    /// `trust-option-82 = false`: whether requests that already carry relay information, but no relay's address, are relayed.
+    trust_option_82: Option<bool>,
+    /// `circuit-id = ""`: relay information (option 82) to add to requests, for servers that choose by it; at most 64 bytes.
+    circuit_id: Option<String>,
+}
+
+/// The keys of `[discovery]`: which protocols cross the bridge.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "the table `[discovery]`"
+)]
+struct RawDiscovery {
+    /// `mdns = true`: multicast DNS, by which printers, speakers and computers find each other.
+    mdns: Option<bool>,
+    /// `ssdp = true`: UPnP's discovery, used by televisions and media servers.
+    ssdp: Option<bool>,
+    /// `ws-discovery = true`: web services discovery, used by Windows for printers and file servers.
+    ws_discovery: Option<bool>,
+    /// `wake-on-lan = true`: magic packets that switch sleeping machines on.
+    wake_on_lan: Option<bool>,
+    /// `netbios = true`: NetBIOS names and browsing, used by old Windows machines and file servers.
+    netbios: Option<bool>,
+}
+
+/// The keys of `[wired]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "the table `[wired]`"
+)]
+struct RawWired {
+    /// `bounce = true`: whether the wired link is interrupted for a moment after the uplink joined another network, so that
+    /// hosts ask for new addresses by themselves.
+    bounce: Option<bool>,
+}
+
+/// The keys of `[wifi]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "the table `[wifi]`"
+)]
+struct RawWifi {
+    /// `power-save = false`: whether the radio may doze, which saves little and costs a tenth of a second a packet.
+    power_save: Option<bool>,
+    /// `recovery = "reboot"`: how far the recovery of a radio that hears nothing may go: `"off"`, `"reassociate"`,
+    /// `"interface"`, `"driver"` or `"reboot"`; each includes those before it.
+    recovery: Option<Recovery>,
+}
+
+/// The keys of each table, for suggestions.
+const KEYS: [(&str, &[&str]); 5] = [
+    (
+        "",
+        &["uplink", "downlink", "dhcp", "discovery", "wired", "wifi"],
+    ),
+    (
+        "dhcp",
+        &["mode", "max-hops", "trust-option-82", "circuit-id"],
+    ),
+    (
+        "discovery",
+        &["mdns", "ssdp", "ws-discovery", "wake-on-lan", "netbios"],
+    ),
+    ("wired", &["bounce"]),
+    ("wifi", &["power-save", "recovery"]),
+];
+/// Longest circuit id: with its headers far from the 255 bytes that an option can hold.
+const LONGEST_CIRCUIT_ID: usize = 64;
 
 /// What the command line says about the same things.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,14 +135,32 @@ pub struct Overrides {
     pub downlink: Option<String>,
 }
 
+/// Where the configuration comes from, at the start and whenever it is to be read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigSource {
+    /// The file, if one is named.
+    pub path: Option<PathBuf>,
+    /// What the command line says.
+    pub overrides: Overrides,
+}
+
+impl ConfigSource {
+    /// Reads the configuration.
+    pub fn load(&self) -> anyhow::Result<Config> {
+        load_config(self.path.as_deref(), self.overrides.clone())
+    }
+}
+
 /// Why a configuration is refused.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// A key this version does not know.
-    #[error("unknown key `{key}`")]
+    #[error("unknown key `{key}`{}", in_table(table))]
     UnknownKey {
         /// The key as written.
         key: String,
+        /// The table it stands in; empty for the top level.
+        table: &'static str,
     },
     /// The text is not TOML, or a value has the wrong type.
     #[error("{0}")]
@@ -74,10 +184,16 @@ pub enum ConfigError {
         name: String,
     },
     /// The relay limit is out of its range.
-    #[error("dhcp-max-hops is {value}")]
+    #[error("max-hops is {value}")]
     BadHops {
         /// The value as written.
-        value: u8,
+        value: i64,
+    },
+    /// The circuit id does not fit.
+    #[error("circuit-id has {length} bytes")]
+    LongCircuitId {
+        /// Its length.
+        length: usize,
     },
 }
 
@@ -85,11 +201,8 @@ impl ConfigError {
     /// Returns what the user can do about it.
     pub fn hint(&self) -> String {
         match self {
-            ConfigError::UnknownKey { key } => match nearest_key(key) {
-                Some(known) => format!("did you mean `{known}`?"),
-                None => format!("the keys are {}", KEYS.map(|key| format!("`{key}`")).join(", ")),
-            },
-            ConfigError::Syntax(_) => "the file is TOML: one `key = \"value\"` a line".to_owned(),
+            ConfigError::UnknownKey { key, table } => unknown_key_hint(key, table),
+            ConfigError::Syntax(_) => "the file is TOML: one `key = \"value\"` a line, below its `[table]` if it has one".to_owned(),
             ConfigError::Missing { key } => {
                 format!("give --{key} NAME, or `{key} = \"NAME\"` in the configuration file; `ip link` lists the names")
             }
@@ -100,6 +213,7 @@ impl ConfigError {
                 "a bridge needs two interfaces: one in the network, one for the wired hosts".to_owned()
             }
             ConfigError::BadHops { .. } => "give a number from 1 to 16; RFC 1542 suggests 16 as the limit".to_owned(),
+            ConfigError::LongCircuitId { .. } => format!("give at most {LONGEST_CIRCUIT_ID} bytes"),
         }
     }
 }
@@ -134,24 +248,79 @@ pub fn parse_config(text: &str, overrides: Overrides) -> Result<Config, ConfigEr
     if uplink == downlink {
         return Err(ConfigError::SameInterface { name: uplink });
     }
-    let mut settings = Settings::new(uplink, downlink);
-    if let Some(value) = raw.dhcp_max_hops {
-        if !(1..=16).contains(&value) {
-            return Err(ConfigError::BadHops { value });
-        }
-        settings.dhcp_max_hops = value;
-    }
+    let settings = Settings {
+        dhcp: dhcp_settings(raw.dhcp)?,
+        discovery: discovery_settings(raw.discovery),
+        wired: wired_settings(raw.wired),
+        wifi: wifi_settings(raw.wifi),
+        ..Settings::new(uplink, downlink)
+    };
     Ok(Config { settings })
 }
 
 fn parse_raw(text: &str) -> Result<RawConfig, ConfigError> {
     let syntax =
         |error: toml::de::Error| ConfigError::Syntax(error.to_string().trim_end().to_owned());
-    let table: toml::Table = text.parse().map_err(syntax)?;
-    if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(ConfigError::UnknownKey { key: key.clone() });
+    let top: toml::Table = text.parse().map_err(syntax)?;
+    for (table, known) in KEYS {
+        let found = match table {
+            "" => Some(&top),
+            _ => top.get(table).and_then(toml::Value::as_table),
+        };
+        let mut keys = found.into_iter().flat_map(toml::Table::keys);
+        if let Some(key) = keys.find(|key| !known.contains(&key.as_str())) {
+            let key = key.clone();
+            return Err(ConfigError::UnknownKey { key, table });
+        }
     }
     toml::from_str(text).map_err(syntax)
+}
+
+fn dhcp_settings(raw: RawDhcp) -> Result<DhcpSettings, ConfigError> {
+    let default = DhcpSettings::default();
+    let circuit_id = raw.circuit_id.unwrap_or(default.circuit_id);
+    if circuit_id.len() > LONGEST_CIRCUIT_ID {
+        let length = circuit_id.len();
+        return Err(ConfigError::LongCircuitId { length });
+    }
+    Ok(DhcpSettings {
+        mode: raw.mode.unwrap_or(default.mode),
+        max_hops: raw.max_hops.map_or(Ok(default.max_hops), hops)?,
+        trust_option_82: raw.trust_option_82.unwrap_or(default.trust_option_82),
+        circuit_id,
+    })
+}
+
+fn hops(value: i64) -> Result<u8, ConfigError> {
+    let hops = u8::try_from(value).ok();
+    hops.filter(|hops| (1..=16).contains(hops))
+        .ok_or(ConfigError::BadHops { value })
+}
+
+fn discovery_settings(raw: RawDiscovery) -> DiscoverySettings {
+    let default = DiscoverySettings::default();
+    DiscoverySettings {
+        mdns: raw.mdns.unwrap_or(default.mdns),
+        ssdp: raw.ssdp.unwrap_or(default.ssdp),
+        ws_discovery: raw.ws_discovery.unwrap_or(default.ws_discovery),
+        wake_on_lan: raw.wake_on_lan.unwrap_or(default.wake_on_lan),
+        netbios: raw.netbios.unwrap_or(default.netbios),
+    }
+}
+
+fn wired_settings(raw: RawWired) -> WiredSettings {
+    let default = WiredSettings::default();
+    WiredSettings {
+        bounce: raw.bounce.unwrap_or(default.bounce),
+    }
+}
+
+fn wifi_settings(raw: RawWifi) -> WifiSettings {
+    let default = WifiSettings::default();
+    WifiSettings {
+        power_save: raw.power_save.unwrap_or(default.power_save),
+        recovery: raw.recovery.unwrap_or(default.recovery),
+    }
 }
 
 fn interface_name(key: &'static str, name: Option<String>) -> Result<String, ConfigError> {
@@ -167,9 +336,34 @@ fn interface_name(key: &'static str, name: Option<String>) -> Result<String, Con
     }
 }
 
-fn nearest_key(key: &str) -> Option<&'static str> {
-    let similarity = |known: &&str| strsim::jaro_winkler(key, known);
-    KEYS.into_iter()
-        .filter(|known| similarity(known) > 0.75)
-        .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
+fn in_table(table: &str) -> String {
+    match table {
+        "" => String::new(),
+        table => format!(" in [{table}]"),
+    }
+}
+
+/// Returns what an unknown key may have meant: the nearest key of its table, else the nearest one of another.
+fn unknown_key_hint(key: &str, table: &str) -> String {
+    let near = |keys: &[&'static str]| {
+        let similarity = |known: &&str| strsim::jaro_winkler(key, known);
+        let keys = keys.iter().copied();
+        keys.filter(|known| similarity(known) > 0.75)
+            .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
+    };
+    let own = KEYS.iter().find(|(name, _)| *name == table);
+    let own = own.map_or(&[][..], |(_, keys)| keys);
+    let others = KEYS.iter().filter(|(name, _)| *name != table);
+    let mut elsewhere = others.filter_map(|(name, keys)| Some((*name, near(keys)?)));
+    match (near(own), elsewhere.next()) {
+        (Some(known), _) => format!("did you mean `{known}`?"),
+        (None, Some(("", known))) => {
+            format!("did you mean `{known}`, at the top, before any table?")
+        }
+        (None, Some((name, known))) => format!("did you mean `{known}`, under `[{name}]`?"),
+        (None, None) => {
+            let own: Vec<String> = own.iter().map(|key| format!("`{key}`")).collect();
+            format!("the keys{} are {}", in_table(table), own.join(", "))
+        }
+    }
 }

@@ -29,9 +29,9 @@ impl fmt::Display for Hinted {
 
 impl std::error::Error for Hinted {}
 
-/// Renders an error the way a person reads it: the chain on one line, then the hint of the first link that has one.
-pub fn render(error: &anyhow::Error) -> String {
-    let hint = error
+/// Returns the hint of the first link of the chain that has one.
+pub fn hint_of(error: &anyhow::Error) -> Option<&str> {
+    error
         .chain()
         .find_map(|link| link.downcast_ref::<Hinted>())
         .map(|hinted| hinted.hint.as_str())
@@ -40,11 +40,28 @@ pub fn render(error: &anyhow::Error) -> String {
             error
                 .downcast_ref::<Hinted>()
                 .map(|hinted| hinted.hint.as_str())
-        });
-    match hint {
+        })
+}
+
+/// Renders an error the way a person reads it: the chain on one line, then the hint of the first link that has one.
+pub fn render(error: &anyhow::Error) -> String {
+    match hint_of(error) {
         Some(hint) => format!("error: {error:#}\n\nhint: {hint}"),
         None => format!("error: {error:#}"),
     }
+}
+
+/// Replaces what a terminal would take for commands: messages quote what others wrote.
+pub fn without_controls(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => plain.push(character),
+            _ if character.is_control() => plain.extend(character.escape_default()),
+            _ => plain.push(character),
+        }
+    }
+    plain
 }
 
 #[cfg(test)]

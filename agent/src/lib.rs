@@ -19,3 +19,7 @@ pub mod config;
 pub mod hint;
 
 pub mod command;
+
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -19,6 +19,7 @@ enum Command {
     Run(command::run::Args),
     Status(command::status::Args),
     Check(command::check::Args),
+    ReloadDriver(command::reload_driver::Args),
 }
 
 fn main() -> ExitCode {
@@ -29,12 +30,16 @@ fn main() -> ExitCode {
         Command::Run(args) => command::run::run(args, journal_stream.as_deref()),
         Command::Status(args) => command::status::run(&args),
         Command::Check(args) => command::check::run(&args),
+        Command::ReloadDriver(args) => {
+            command::reload_driver::run(&args, journal_stream.as_deref())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let text = hint::without_controls(&hint::render(&error));
             // With stderr closed there is nobody left to tell.
-            let _ = writeln!(std::io::stderr(), "{}", hint::render(&error));
+            let _ = writeln!(std::io::stderr(), "{text}");
             ExitCode::FAILURE
         }
     }

@@ -72,6 +72,10 @@ const TOOLS: &[Tool] = &[
         package: "cpio",
     },
     Tool {
+        program: "strace",
+        package: "strace",
+    },
+    Tool {
         program: "systemd-analyze",
         package: "systemd",
     },
@@ -84,6 +88,40 @@ const TOOLS: &[Tool] = &[
         package: "dpkg",
     },
 ];
+
+/// DHCP servers and clients, and mDNS responders, that the agent is tried with. Installing a server's package may start it, and a machine's network
+/// is no place for a test's server: they are installed only where a policy keeps packages from starting anything.
+const PEERS: &[Tool] = &[
+    Tool {
+        program: "avahi-daemon",
+        package: "avahi-daemon",
+    },
+    Tool {
+        program: "avahi-browse",
+        package: "avahi-utils",
+    },
+    Tool {
+        program: "dbus-daemon",
+        package: "dbus-daemon",
+    },
+    Tool {
+        program: "dhclient",
+        package: "isc-dhcp-client",
+    },
+    Tool {
+        program: "dhcpcd",
+        package: "dhcpcd-base",
+    },
+    Tool {
+        program: "dhcpd",
+        package: "isc-dhcp-server",
+    },
+    Tool {
+        program: "kea-dhcp4",
+        package: "kea-dhcp4-server",
+    },
+];
+const START_POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Returns whether a check that cannot run is a failure.
 pub fn require_all() -> bool {
@@ -118,7 +156,12 @@ pub fn provide(shell: &Shell) -> Result<()> {
             .ignore_stdout()
             .run()
             .context("while refreshing the package lists")?;
-        let wanted = packages.clone();
+        let startable = !Path::new(START_POLICY).exists();
+        let wanted = missing.iter().filter(|tool| {
+            let server = PEERS.iter().any(|peer| peer.package == tool.package);
+            !(server && startable)
+        });
+        let wanted: Vec<&str> = wanted.map(|tool| tool.package).collect();
         cmd!(
             shell,
             "apt-get install -y -q --no-install-recommends {wanted...}"
@@ -146,10 +189,8 @@ pub fn provide(shell: &Shell) -> Result<()> {
 }
 
 fn missing() -> Vec<&'static Tool> {
-    TOOLS
-        .iter()
-        .filter(|tool| find(tool.program).is_none())
-        .collect()
+    let tools = TOOLS.iter().chain(PEERS);
+    tools.filter(|tool| find(tool.program).is_none()).collect()
 }
 
 fn is_root() -> Result<bool> {

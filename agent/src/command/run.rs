@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use tracing_subscriber::filter::Targets;
 
-use crate::config::{Overrides, load_config};
+use crate::config::{ConfigSource, Overrides};
 use crate::shell::event_loop;
-use crate::shell::logging::start_logging;
+use crate::shell::logging::{parse_targets, start_logging};
 use crate::shell::run_dir::{DEFAULT_RUN_DIR, RunDir};
 
 /// Bridge two interfaces until SIGTERM or SIGINT
@@ -29,24 +30,28 @@ pub struct Args {
         long,
         value_name = "LEVEL",
         env = "FOOTBRIDGE_LOG",
-        default_value = "info"
+        default_value = "info",
+        value_parser = parse_targets
     )]
-    log: String,
+    log: Targets,
 }
 
 /// Runs the agent. `journal_stream` is the value of `JOURNAL_STREAM`.
 pub fn run(args: Args, journal_stream: Option<&str>) -> anyhow::Result<()> {
-    start_logging(&args.log, journal_stream)?;
+    start_logging(args.log, journal_stream);
     let overrides = Overrides {
         uplink: args.uplink,
         downlink: args.downlink,
     };
-    let config = load_config(args.config.as_deref(), overrides)?;
+    let path = args.config;
+    let source = ConfigSource { path, overrides };
+    // A mistake is told before anything is touched.
+    source.load()?;
     let run_dir = RunDir::hold(&args.run_dir)?;
     // One thread: everything the bridge does is waiting.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("while starting the runtime")?;
-    runtime.block_on(event_loop::run(config, &run_dir))
+    runtime.block_on(event_loop::run(source, &run_dir))
 }

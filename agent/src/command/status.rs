@@ -48,13 +48,16 @@ fn ask(socket: &Path) -> anyhow::Result<String> {
     })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut document = String::new();
-    stream
-        .read_to_string(&mut document)
-        .context("while reading the agent's answer")?;
-    anyhow::ensure!(
-        !document.is_empty(),
-        "the agent serves too many status clients; try again"
-    );
+    stream.read_to_string(&mut document).with_context(|| {
+        Hinted::new(
+            "while reading the agent's answer",
+            "the agent did not answer in time: see `journalctl -u footbridge`",
+        )
+    })?;
+    if document.is_empty() {
+        let busy = Hinted::new("the agent serves too many status clients", "try again");
+        return Err(busy.into());
+    }
     Ok(document)
 }
 
@@ -64,9 +67,17 @@ struct Shown {
     state: String,
     uplink: ShownInterface,
     downlink: ShownInterface,
+    radio: Option<ShownRadio>,
+    dhcp: Option<ShownDhcp>,
     hosts: Vec<ShownHost>,
     #[serde(default)]
-    problems: Vec<String>,
+    problems: Vec<ShownProblem>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ShownProblem {
+    what: String,
+    next: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -77,6 +88,30 @@ struct ShownInterface {
     mac: Option<String>,
     addresses: Vec<String>,
     gateway: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ShownRadio {
+    associated: bool,
+    ssid: Option<String>,
+    bssid: Option<String>,
+    signal_dbm: Option<i8>,
+    tx_bitrate: Option<u32>,
+    frequency: Option<u32>,
+    country: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ShownDhcp {
+    mode: String,
+    remembered: Option<String>,
+    servers: Vec<ShownDhcpServer>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ShownDhcpServer {
+    ip: String,
+    way: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,16 +126,45 @@ struct ShownHost {
 }
 
 fn render(report: &Shown) -> String {
-    let mut text = format!("state     {}\n", report.state);
+    let mut text = format!("state     {}\n", describe_state(&report.state));
     for (label, interface) in [("uplink", &report.uplink), ("downlink", &report.downlink)] {
         let _ = writeln!(text, "{label:<9} {}", describe_interface(interface));
     }
-    for problem in &report.problems {
-        let _ = writeln!(text, "problem   {problem}");
+    if let Some(radio) = &report.radio {
+        let _ = writeln!(text, "radio     {}", describe_radio(radio));
     }
-    if !report.hosts.is_empty() {
-        text.push('\n');
-        text.push_str(&host_table(&report.hosts));
+    if let Some(dhcp) = &report.dhcp {
+        let _ = writeln!(text, "dhcp      {}", describe_dhcp(dhcp));
+    }
+    text.push_str(&problem_list(&report.problems));
+    for (side, title) in [("wired", "ON THE WIRE"), ("uplink", "ON THE UPLINK")] {
+        let hosts: Vec<&ShownHost> = report.hosts.iter().filter(|h| h.side == side).collect();
+        if !hosts.is_empty() {
+            let _ = writeln!(text, "\n{title}: {}", hosts.len());
+            text.push_str(&host_table(&hosts));
+        }
+    }
+    text
+}
+
+fn describe_state(state: &str) -> &str {
+    match state {
+        "bridging" => "bridging: hosts on the wire are members of the network",
+        "waiting-for-uplink" => "waiting for the uplink: no network to be a member of",
+        "waiting-for-cable" => "waiting for the cable: nothing is plugged in",
+        "loop" => "loop: both ports are on one network, nothing is served",
+        "stopping" => "stopping",
+        newer => newer,
+    }
+}
+
+fn problem_list(problems: &[ShownProblem]) -> String {
+    if problems.is_empty() {
+        return "problems  none\n".to_owned();
+    }
+    let mut text = format!("problems  {}\n", problems.len());
+    for ShownProblem { what, next } in problems {
+        let _ = write!(text, "  ! {what}\n    next: {next}\n");
     }
     text
 }
@@ -123,12 +187,34 @@ fn describe_interface(interface: &ShownInterface) -> String {
     words.join("  ")
 }
 
-fn host_table(hosts: &[ShownHost]) -> String {
-    let header = ["ADDRESS", "MAC", "SIDE", "SOURCE", "STATE", "SEEN", "LEASE"].map(str::to_owned);
-    let rows: Vec<[String; 7]> = std::iter::once(header)
-        .chain(hosts.iter().map(host_row))
+fn describe_dhcp(dhcp: &ShownDhcp) -> String {
+    let way = dhcp.remembered.as_deref().unwrap_or("nobody answered yet");
+    let servers = dhcp.servers.iter();
+    let servers = servers.map(|server| format!("  {} by {}", server.ip, server.way));
+    format!("mode {}  {way}{}", dhcp.mode, servers.collect::<String>())
+}
+
+fn describe_radio(radio: &ShownRadio) -> String {
+    let mut words = vec![match radio.associated {
+        true => "associated".to_owned(),
+        false => "not associated".to_owned(),
+    }];
+    words.extend(radio.ssid.as_ref().map(|ssid| format!("\"{ssid}\"")));
+    words.extend(radio.bssid.clone());
+    words.extend(radio.frequency.map(|mhz| format!("{mhz} MHz")));
+    words.extend(radio.signal_dbm.map(|dbm| format!("{dbm} dBm")));
+    let rate = radio.tx_bitrate;
+    words.extend(rate.map(|kbit| format!("{} Mbit/s", kbit / 1000)));
+    words.extend(radio.country.clone());
+    words.join("  ")
+}
+
+fn host_table(hosts: &[&ShownHost]) -> String {
+    let header = ["ADDRESS", "MAC", "SOURCE", "STATE", "SEEN", "LEASE"].map(str::to_owned);
+    let rows: Vec<[String; 6]> = std::iter::once(header)
+        .chain(hosts.iter().map(|host| host_row(host)))
         .collect();
-    let widths: [usize; 7] = std::array::from_fn(|column| {
+    let widths: [usize; 6] = std::array::from_fn(|column| {
         rows.iter()
             .map(|row| row[column].len())
             .max()
@@ -136,7 +222,7 @@ fn host_table(hosts: &[ShownHost]) -> String {
     });
     let mut text = String::new();
     for row in &rows {
-        let mut line = String::new();
+        let mut line = "  ".to_owned();
         for (cell, width) in row.iter().zip(widths) {
             let _ = write!(line, "{cell:<width$}  ");
         }
@@ -146,11 +232,10 @@ fn host_table(hosts: &[ShownHost]) -> String {
     text
 }
 
-fn host_row(host: &ShownHost) -> [String; 7] {
+fn host_row(host: &ShownHost) -> [String; 6] {
     [
         host.ip.clone(),
         host.mac.clone(),
-        host.side.clone(),
         host.source.clone(),
         host.state.clone(),
         format!("{} ago", duration_words(host.age)),
@@ -178,10 +263,12 @@ mod tests {
     #[test]
     fn the_table_lines_up() {
         let report: Shown = serde_json::from_str(
-            r#"{"state": "bridging", "counters": {"arp": 3}, "problems": ["port 67 is taken"],
+            r#"{"state": "bridging", "counters": {"arp": 3}, "problems": [{"what": "port 67 is taken", "next": "stop dnsmasq"}],
                 "uplink": {"name": "wlan0", "index": 3, "carrier": true, "mac": "02:00:00:00:00:01",
                            "addresses": ["192.168.1.2/24"], "gateway": "192.168.1.1"},
                 "downlink": {"name": "eth0", "index": null, "carrier": false, "mac": null, "addresses": [], "gateway": null},
+                "radio": {"associated": true, "ssid": "home", "bssid": "02:00:00:00:00:aa", "signal_dbm": -61, "tx_bitrate": 65000,
+                          "rx_bitrate": null, "frequency": 2412, "country": "DE", "power_save": false},
                 "hosts": [
                   {"ip": "192.168.1.50", "mac": "02:00:00:00:00:50", "side": "wired", "source": "dhcp", "state": "verified",
                    "age": 4, "lease_end": 43000},
@@ -190,14 +277,21 @@ mod tests {
         )
         .unwrap();
         expect![[r#"
-            state     bridging
+            state     bridging: hosts on the wire are members of the network
             uplink    wlan0  carrier  02:00:00:00:00:01  192.168.1.2/24  gateway 192.168.1.1
             downlink  eth0  missing
-            problem   port 67 is taken
+            radio     associated  "home"  02:00:00:00:00:aa  2412 MHz  -61 dBm  65 Mbit/s  DE
+            problems  1
+              ! port 67 is taken
+                next: stop dnsmasq
 
-            ADDRESS       MAC                SIDE    SOURCE  STATE     SEEN       LEASE
-            192.168.1.50  02:00:00:00:00:50  wired   dhcp    verified  4 s ago    11 h left
-            192.168.1.1   02:00:00:00:00:99  uplink  arp     verified  5 min ago  -
+            ON THE WIRE: 1
+              ADDRESS       MAC                SOURCE  STATE     SEEN     LEASE
+              192.168.1.50  02:00:00:00:00:50  dhcp    verified  4 s ago  11 h left
+
+            ON THE UPLINK: 1
+              ADDRESS      MAC                SOURCE  STATE     SEEN       LEASE
+              192.168.1.1  02:00:00:00:00:99  arp     verified  5 min ago  -
         "#]]
         .assert_eq(&render(&report));
     }

@@ -1,10 +1,13 @@
-//! The DHCP relay (RFC 1542, 2131, 3046): clients on the wire, servers on the uplink, `giaddr` ours.
+//! The DHCP relay (RFC 1542, 2131, 3046): clients on the wire, servers on the uplink.
 //!
-//! A client's message goes out on the uplink from our own address, and the server answers to us. Answers are frames on the
-//! wire to the client's hardware address (D4), because a client without an address cannot be routed to. Messages between a
-//! client that has its address and its server pass through the kernel; they are only watched, for leases and releases (D7).
+//! A client's message goes out on the uplink in the way that the ladder chooses (`dhcp_ladder`, `dhcp_crossing`). Answers are
+//! frames on the wire to the client's hardware address (D4), because a client without an address cannot be routed to.
+//! Messages between a client that has its address and its server pass through the kernel; they are only watched, for leases
+//! and releases (D7).
+//!
+//! How long a lease lasts is not kept over a restart. A host that is taken over is there or not by its own answers, and its
+//! next renewal, which is at half its time, says how long it has.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
@@ -14,55 +17,54 @@ use crate::addr::{MacAddr, Side};
 use crate::wire::dhcp::{self, Dhcp, MessageType, Op};
 use crate::wire::udp::Datagram;
 
-use super::host::Place;
+use super::DhcpSettings;
+use super::dhcp_admission::{Admission, Rank};
+use super::dhcp_crossing::{self as crossing, CLIENT_PORT, Crossing, Request, SERVER_PORT, Way};
+use super::dhcp_ladder::{Ladder, Network};
+use super::dhcp_transactions::{Pending, Transactions, Unwelcome};
+use super::host::{Place, State};
 use super::hosts::Hosts;
-use super::pace::Pace;
+use super::link::Bridge;
 use super::turn::Turn;
 
-const SERVER_PORT: u16 = 67;
-const CLIENT_PORT: u16 = 68;
-/// Most transactions remembered; the oldest go first, and their clients try again with new ones.
-pub(crate) const MOST_TRANSACTIONS: usize = 256;
-/// How long a server may take: clients give up on a transaction before this.
-const TRANSACTION_LASTS: Duration = Duration::from_secs(60);
 /// Longest lease believed, so that "for ever" is a time like any other.
 const LONGEST_LEASE: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// Most requests relayed in a second: each is a broadcast in the network, and makes a server work.
-const MOST_REQUESTS: u32 = 64;
-/// Most requests relayed in a second for one station, which may be an access point that speaks for its clients.
-const MOST_OF_ONE_STATION: u32 = 16;
-/// Most replies delivered to one request: more than there are servers in any network.
-const MOST_REPLIES: u8 = 8;
-
-/// What identifies a client's conversation: its number and the client's whole hardware address field.
-type Transaction = (u32, [u8; 16]);
+/// How long a server that cannot tell clients apart by option 61 is complained of.
+const COMPLAIN: Duration = Duration::from_secs(300);
 
 /// The relay.
 #[derive(Debug)]
 pub(crate) struct DhcpRelay {
-    max_hops: u8,
+    settings: DhcpSettings,
+    salt: u64,
     /// Another program has port 67; two relays or a relay beside a server would answer twice.
     pub(crate) port_taken: bool,
-    transactions: BTreeMap<Transaction, Pending>,
-    pace: Pace,
-}
-
-/// What is still expected in a conversation.
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    until: Instant,
-    replies_left: u8,
+    pub(crate) ladder: Ladder,
+    transactions: Transactions,
+    admission: Admission,
+    /// When a server gave our own address to a client that bore our hardware address.
+    mistaken: Option<Instant>,
 }
 
 impl DhcpRelay {
-    pub(crate) fn new(max_hops: u8) -> DhcpRelay {
+    pub(crate) fn new(settings: DhcpSettings, seed: u64) -> DhcpRelay {
         DhcpRelay {
-            max_hops,
+            salt: seed,
             port_taken: false,
-            transactions: BTreeMap::new(),
-            pace: Pace::new(MOST_REQUESTS, MOST_OF_ONE_STATION),
+            ladder: Ladder::new(settings.mode),
+            transactions: Transactions::default(),
+            admission: Admission::new(seed),
+            mistaken: None,
+            settings,
         }
+    }
+
+    /// Takes other settings; what was learned of servers under another mode counts for nothing.
+    pub(crate) fn configure(&mut self, settings: DhcpSettings) {
+        if settings.mode != self.settings.mode {
+            self.ladder = Ladder::new(settings.mode);
+        }
+        self.settings = settings;
     }
 
     /// Takes a datagram to one of DHCP's ports.
@@ -84,10 +86,13 @@ impl DhcpRelay {
         let to = *datagram.destination.ip();
         match (from.side, datagram.destination.port(), message.op()) {
             (Side::Wired, SERVER_PORT, Op::Request) => {
-                watch_request(hosts, from.mac, &message);
-                self.handle_request(turn, from.mac, to, &message)
+                watch_request(turn, hosts, from.mac, &message);
+                self.handle_request(turn, hosts, from.mac, to, &message);
             }
             (Side::Uplink, SERVER_PORT, Op::Reply) if to == turn.bridge.address => {
+                self.handle_reply(turn, hosts, &message);
+            }
+            (Side::Uplink, CLIENT_PORT, Op::Reply) if self.is_ours(turn, &message) => {
                 self.handle_reply(turn, hosts, &message);
             }
             (Side::Uplink, CLIENT_PORT, Op::Reply) => watch_reply(turn, hosts, to, &message),
@@ -102,6 +107,7 @@ impl DhcpRelay {
     fn handle_request(
         &mut self,
         turn: &mut Turn<'_>,
+        hosts: &Hosts,
         station: MacAddr,
         to: Ipv4Addr,
         message: &Dhcp<'_>,
@@ -115,108 +121,212 @@ impl DhcpRelay {
             turn.count(reason);
             return;
         }
-        if !self.pace.allows(station, turn.now) {
+        let rank = self.rank(turn, hosts, station, message);
+        let Some(rank) = self.admission.admit(station, rank, turn.now) else {
             turn.count("dhcp-request-capped");
             return;
-        }
-        self.remember(message, turn.now);
+        };
         debug!(kind = ?message.message_type(), secs = message.secs(), "DHCP request relayed");
         turn.count("dhcp-request-relayed");
-        let from = SocketAddrV4::new(bridge.address, SERVER_PORT);
-        let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, SERVER_PORT);
-        let bytes = message.forwarded(bridge.address);
-        turn.send_udp(Side::Uplink, from, (MacAddr::broadcast(), to), &bytes);
+        if !message.giaddr().is_unspecified() {
+            let from = SocketAddrV4::new(bridge.address, SERVER_PORT);
+            send_to_servers(turn, from, &crossing::pass_on(message));
+        } else if let Some(request) = self.cross(turn, hosts, message) {
+            let pending = Pending::new(request.crossing, station, rank, turn.now);
+            self.transactions.expect(request.key, pending);
+            send_to_servers(turn, request.from, &request.bytes);
+        } else {
+            turn.count("dhcp-not-cloned");
+        }
+    }
+
+    /// Returns the request in the form in which it is sent; `None` where a client cannot be given our hardware address.
+    fn cross(&mut self, turn: &mut Turn<'_>, hosts: &Hosts, message: &Dhcp<'_>) -> Option<Request> {
+        let (network, now) = (network(&turn.bridge, hosts), turn.now);
+        let (client, kind) = (message.chaddr(), message.message_type());
+        let way = match expects_answer(kind) {
+            true => self.ladder.choose(network, client, kind, now),
+            false => self.ladder.present(network, client),
+        };
+        match way {
+            Way::Relay => Some(crossing::relay(turn, message, &self.settings.circuit_id)),
+            Way::Broadcast => Some(crossing::broadcast(message, self.salt)),
+            Way::Clone => crossing::clone(&turn.bridge, message, self.salt),
+        }
     }
 
     /// Returns why a request is not relayed (D1, D2).
     fn refusal(&self, turn: &Turn<'_>, message: &Dhcp<'_>) -> Option<&'static str> {
         let first_relay = message.giaddr().is_unspecified();
+        let untrusted = first_relay && !self.settings.trust_option_82;
         if self.port_taken {
             Some("dhcp-port-taken")
-        } else if message.hops() >= self.max_hops {
+        } else if message.hops() >= self.settings.max_hops {
             Some("dhcp-too-many-hops")
         } else if message.giaddr() == turn.bridge.address {
             Some("dhcp-own-giaddr")
-        } else if first_relay && message.has_relay_information() {
+        } else if untrusted && message.has_relay_information() {
             Some("dhcp-untrusted-option-82")
+        } else if message.client_mac() == Some(turn.bridge.uplink.mac) {
+            // Its replies would be those of our own client on the uplink.
+            Some("dhcp-own-chaddr")
         } else {
             None
         }
     }
 
-    fn remember(&mut self, message: &Dhcp<'_>, now: Instant) {
-        let key = (message.xid(), message.chaddr());
-        if self.transactions.len() >= MOST_TRANSACTIONS && !self.transactions.contains_key(&key) {
-            let oldest = self
-                .transactions
-                .iter()
-                .min_by_key(|(_, pending)| pending.until)
-                .map(|(key, _)| *key);
-            oldest.map(|key| self.transactions.remove(&key));
-        }
-        let pending = Pending {
-            until: now + TRANSACTION_LASTS,
-            replies_left: MOST_REPLIES,
+    /// Returns what speaks for a station, besides its patience.
+    fn rank(&self, turn: &Turn<'_>, hosts: &Hosts, station: MacAddr, message: &Dhcp<'_>) -> Rank {
+        let place = Place {
+            mac: station,
+            side: Side::Wired,
         };
-        self.transactions.insert(key, pending);
+        // An offer is nothing that the station did.
+        let known = |state: &State| !matches!(state, State::Provisional { .. });
+        let mut found = hosts.iter().filter(|(_, host)| host.place == place);
+        if message.client_mac() != Some(station) {
+            Rank::ForOthers
+        } else if found.any(|(_, host)| known(&host.state)) {
+            Rank::Known
+        } else if self.transactions.is_answered(station, turn.now) {
+            Rank::Returning
+        } else {
+            Rank::New
+        }
+    }
+
+    /// Returns whether a reply to a client's port answers a request that we sent, and how we sent it (D3).
+    fn is_ours(&self, turn: &Turn<'_>, message: &Dhcp<'_>) -> bool {
+        let key = (message.xid(), message.chaddr());
+        let pending = self.transactions.find(&key, turn.now);
+        pending.is_some_and(|pending| giaddr_of(pending.crossing.way, turn) == message.giaddr())
     }
 
     fn handle_reply(&mut self, turn: &mut Turn<'_>, hosts: &mut Hosts, message: &Dhcp<'_>) {
-        if message.giaddr() != turn.bridge.address {
+        let key = (message.xid(), message.chaddr());
+        let crossing = match self.transactions.take(&key, message, turn.now) {
+            Ok(crossing) => crossing,
+            Err(reason) => {
+                turn.count(match reason {
+                    Unwelcome::Unasked => "dhcp-reply-unasked",
+                    Unwelcome::Capped => "dhcp-reply-capped",
+                    Unwelcome::Duplicate => "dhcp-reply-duplicate",
+                });
+                return;
+            }
+        };
+        if giaddr_of(crossing.way, turn) != message.giaddr() {
             turn.count("dhcp-foreign-giaddr");
             return;
         }
-        let key = (message.xid(), message.chaddr());
-        let pending = self.transactions.get_mut(&key);
-        let Some(pending) = pending.filter(|pending| pending.until > turn.now) else {
-            turn.count("dhcp-reply-unasked");
-            return;
-        };
-        if pending.replies_left == 0 {
-            turn.count("dhcp-reply-capped");
+        if crossing.way == Way::Clone && message.yiaddr() == turn.bridge.address {
+            turn.count("dhcp-clone-mistaken");
+            self.mistaken = Some(turn.now);
             return;
         }
-        pending.replies_left -= 1;
-        take_reply(turn, hosts, message);
-        debug!(kind = ?message.message_type(), "DHCP reply delivered");
-        turn.count("dhcp-reply-delivered");
-        deliver(turn, message);
+        let network = network(&turn.bridge, hosts);
+        let server = message.server_identifier();
+        self.ladder
+            .take_answer(network, crossing.chaddr, crossing.way, server, turn.now);
+        hand_over(turn, hosts, &crossing, message);
+    }
+
+    /// Returns whether a server gave our own address to a client, lately.
+    pub(crate) fn clone_is_mistaken(&self, now: Instant) -> bool {
+        self.mistaken.is_some_and(|at| at + COMPLAIN > now)
     }
 
     /// Forgets all conversations, because the address they were held under is gone.
     pub(crate) fn clear(&mut self) {
         self.transactions.clear();
+        self.ladder.clear();
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.transactions
-            .values()
-            .map(|pending| pending.until)
-            .min()
+        self.transactions.next_deadline()
     }
 
     /// Forgets conversations that are over.
     pub(crate) fn handle_tick(&mut self, now: Instant) {
-        self.transactions.retain(|_, pending| pending.until > now);
+        self.transactions.handle_tick(now);
+        self.ladder.handle_tick(now);
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn size(&self) -> usize {
-        self.transactions.len()
+        assert!(self.ladder.is_bounded());
+        self.transactions.size()
     }
 }
 
-/// Takes what a relayed reply says about the client's address (D6).
-fn take_reply(turn: &mut Turn<'_>, hosts: &mut Hosts, message: &Dhcp<'_>) {
-    let address = message.yiaddr();
-    let Some(mac) = message.client_mac().filter(|_| !address.is_unspecified()) else {
+/// Returns how the network of the uplink is recognised.
+pub(crate) fn network(bridge: &Bridge, hosts: &Hosts) -> Network {
+    let gateway = bridge.gateway.and_then(|gateway| hosts.find(gateway));
+    Network {
+        subnet: (bridge.network(), bridge.prefix),
+        gateway: gateway.map(|host| host.place.mac),
+    }
+}
+
+/// Returns whether silence means anything: what a client gives up is never answered.
+fn expects_answer(kind: MessageType) -> bool {
+    match kind {
+        MessageType::Discover | MessageType::Request | MessageType::Inform | MessageType::Other => {
+            true
+        }
+        MessageType::Decline
+        | MessageType::Release
+        | MessageType::Offer
+        | MessageType::Ack
+        | MessageType::Nak => false,
+    }
+}
+
+/// Returns the giaddr of a reply to a request that crossed in a way.
+fn giaddr_of(way: Way, turn: &Turn<'_>) -> Ipv4Addr {
+    match way {
+        Way::Relay => turn.bridge.address,
+        Way::Broadcast | Way::Clone => Ipv4Addr::UNSPECIFIED,
+    }
+}
+
+fn send_to_servers(turn: &mut Turn<'_>, from: SocketAddrV4, bytes: &[u8]) {
+    let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, SERVER_PORT);
+    turn.send_udp(Side::Uplink, from, (MacAddr::broadcast(), to), bytes);
+}
+
+/// Gives a reply to its client as if no relay had been between, once there is a route to the client (D6).
+fn hand_over(turn: &mut Turn<'_>, hosts: &mut Hosts, crossing: &Crossing, reply: &Dhcp<'_>) {
+    let bytes = crossing.undo(reply);
+    let Ok(message) = dhcp::decode(&bytes) else {
+        // What was taken out may have been the half of something.
+        turn.count("dhcp-malformed");
         return;
     };
+    if !take_reply(turn, hosts, &message) {
+        // The client asks again, and by then there may be room.
+        turn.count("dhcp-ack-withheld");
+        return;
+    }
+    debug!(kind = ?message.message_type(), "DHCP reply delivered");
+    turn.count("dhcp-reply-delivered");
+    deliver(turn, &message);
+}
+
+/// Takes what a relayed reply says about the client's address (D6). Returns whether the reply may be delivered.
+fn take_reply(turn: &mut Turn<'_>, hosts: &mut Hosts, message: &Dhcp<'_>) -> bool {
+    let address = message.yiaddr();
+    let Some(mac) = message.client_mac().filter(|_| !address.is_unspecified()) else {
+        return true;
+    };
     match (message.message_type(), message.lease_time()) {
-        (MessageType::Offer, _) => hosts.offer(turn, address, mac),
+        (MessageType::Offer, _) => {
+            hosts.offer(turn, address, mac);
+            true
+        }
         (MessageType::Ack, Some(seconds)) => hosts.lease(turn, address, mac, lease(seconds)),
         // An acknowledgement without a lease answers an INFORM; nothing else says where a client is.
-        (_, _) => {}
+        (_, _) => true,
     }
 }
 
@@ -234,19 +344,19 @@ fn deliver(turn: &mut Turn<'_>, message: &Dhcp<'_>) {
         .filter(|server| !server.is_unspecified());
     let from = SocketAddrV4::new(server.unwrap_or(turn.bridge.address), SERVER_PORT);
     let to = (mac, SocketAddrV4::new(address, CLIENT_PORT));
-    turn.send_udp(Side::Wired, from, to, &message.padded());
+    turn.send_udp(Side::Wired, from, to, message.bytes());
 }
 
 /// Takes note of an address given up, whichever way the message goes. A station speaks for itself alone.
-fn watch_request(hosts: &mut Hosts, station: MacAddr, message: &Dhcp<'_>) {
+fn watch_request(turn: &Turn<'_>, hosts: &mut Hosts, station: MacAddr, message: &Dhcp<'_>) {
     let Some(mac) = message.client_mac().filter(|mac| *mac == station) else {
         return;
     };
     match message.message_type() {
-        MessageType::Release => hosts.release(message.ciaddr(), mac),
+        MessageType::Release => hosts.release(message.ciaddr(), mac, turn.now),
         MessageType::Decline => {
             if let Some(address) = message.requested_address() {
-                hosts.release(address, mac);
+                hosts.release(address, mac, turn.now);
             }
         }
         MessageType::Discover

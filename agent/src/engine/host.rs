@@ -4,24 +4,39 @@
 //!  OFFER -> Provisional --+            +-- claim from elsewhere --> Challenged --silent, and the other answered--> Verified (there)
 //!                         | evidence   |                               | answered
 //!  evidence, ACK ---------+-------> Verified <-------------------------+
-//!                         |          |    ^
-//!                         |  60 s old|    | answered
-//!                         |          v    |
-//!  cable in (asked) -> Remembered <- Checking (unicast, then broadcast)
+//!                         |          |   |   ^
+//!                         |  60 s old|   |   | answered (elsewhere: Verified there)
+//!                         |          v   |   |
+//!                         |  Checking ---|-> Sought (everybody on both sides is asked)
+//!                         |  (alone)     |   ^    |
+//!                         |      wanted, |   |    | silent
+//!                         |      silent, +---+    v
+//!  cable in (asked) ------+ asked alone       Remembered (on the wire), or dropped
 //! ```
 
 use std::time::{Duration, Instant};
 
 use crate::addr::{MacAddr, Side};
 
-/// How long a silent wired host is remembered, if no lease says longer.
+/// How long a silent wired host without a lease is remembered.
 const REMEMBER: Duration = Duration::from_secs(600);
+/// Between requests to a silent host that has a lease: it may sleep, and the address is nobody else's until the lease ends.
+const REMIND_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How a host was learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Arp,
     Dhcp,
+}
+
+/// What a host did that shows that it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It said something by itself, as anybody could in its name.
+    Spoke,
+    /// It answered a question of ours.
+    Answered,
 }
 
 /// How sure a host's place is.
@@ -31,8 +46,10 @@ pub(crate) enum State {
     Provisional { until: Instant },
     /// It showed that it is there.
     Verified { until: Instant },
-    /// It has been silent for some time and is being asked.
+    /// It has been silent for some time and is being asked, alone.
     Checking(Check),
+    /// It did not answer when asked alone; everybody is asked.
+    Sought(Check),
     /// Somebody elsewhere claims its address; both are being asked, and `answered` says that the other spoke again.
     Challenged {
         check: Check,
@@ -54,7 +71,7 @@ pub(crate) struct Check {
 }
 
 /// Where a host is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) mac: MacAddr,
     pub(crate) side: Side,
@@ -64,8 +81,18 @@ pub(crate) struct Place {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Announcements {
     pub(crate) side: Side,
+    /// The host kept its hardware address, and so may have kept what it knew of others.
+    pub(crate) remembers: bool,
     pub(crate) left: u8,
     pub(crate) next: Instant,
+}
+
+/// A second machine with the host's address (A7).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conflict {
+    pub(crate) with: Place,
+    /// When it was last found out that both are alive.
+    pub(crate) seen: Instant,
 }
 
 /// A host.
@@ -76,14 +103,34 @@ pub(crate) struct Host {
     pub(crate) state: State,
     /// When it last showed that it is alive.
     pub(crate) evidence: Instant,
+    /// It answered a question, or was given a lease: more than a packet that anybody can send in any name.
+    pub(crate) proven: bool,
     pub(crate) lease_end: Option<Instant>,
     /// When somebody on the other side last asked for it.
     pub(crate) asked: Option<Instant>,
-    /// Until when another claim is not looked into.
-    pub(crate) held_until: Option<Instant>,
+    /// Requests to a verified host that somebody wants and that has not spoken since.
+    pub(crate) doubt: Option<Check>,
+    /// From when it may be doubted (again).
+    pub(crate) doubt_from: Instant,
+    pub(crate) conflict: Option<Conflict>,
     /// When its own announcement was last passed on.
     pub(crate) passed_on: Option<Instant>,
     pub(crate) announcements: Option<Announcements>,
+}
+
+/// Who is missed least, in the order of going when there is no room; of equals, the one that was silent for longest goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Worth {
+    /// Not there, and without a lease.
+    Absent,
+    /// Nobody but one packet vouched for it.
+    Unproven,
+    /// Not there, but its lease is its own.
+    AbsentWithLease,
+    /// It answered.
+    Proven,
+    /// A server gave it its address.
+    Leased,
 }
 
 impl Host {
@@ -93,9 +140,12 @@ impl Host {
             source,
             state,
             evidence: now,
+            proven: false,
             lease_end: None,
             asked: None,
-            held_until: None,
+            doubt: None,
+            doubt_from: now,
+            conflict: None,
             passed_on: None,
             announcements: None,
         }
@@ -104,37 +154,85 @@ impl Host {
     /// Returns whether the host is, or was a moment ago, where the table says.
     pub(crate) fn is_present(&self) -> bool {
         match self.state {
-            State::Verified { .. } | State::Checking(_) | State::Challenged { .. } => true,
+            State::Verified { .. }
+            | State::Checking(_)
+            | State::Sought(_)
+            | State::Challenged { .. } => true,
             State::Provisional { .. } | State::Remembered { .. } => false,
         }
     }
 
+    pub(crate) fn worth(&self) -> Worth {
+        match (self.is_present(), self.source) {
+            (true, Source::Dhcp) => Worth::Leased,
+            (true, Source::Arp) if self.proven => Worth::Proven,
+            (true, Source::Arp) => Worth::Unproven,
+            (false, _) if self.lease_end.is_some() => Worth::AbsentWithLease,
+            (false, _) => Worth::Absent,
+        }
+    }
+
     pub(crate) fn deadline(&self) -> Instant {
-        let state = self.state_deadline();
-        self.announcements.map_or(state, |a| a.next.min(state))
+        let announcements = self.announcements.map(|announcements| announcements.next);
+        let doubt = self.doubt.map(|check| check.next);
+        let others = announcements.into_iter().chain(doubt);
+        others.fold(self.state_deadline(), Instant::min)
     }
 
     pub(crate) fn state_deadline(&self) -> Instant {
         match self.state {
             State::Provisional { until } | State::Verified { until } => until,
-            State::Checking(check) | State::Challenged { check, .. } => check.next,
+            State::Checking(check) | State::Sought(check) | State::Challenged { check, .. } => {
+                check.next
+            }
             State::Remembered { until, check } => {
                 check.map_or(until, |check| check.next.min(until))
             }
         }
     }
 
-    pub(crate) fn remembered(&mut self, now: Instant) {
+    /// Takes note that the host is where it was thought to be.
+    pub(crate) fn confirm(&mut self, word: Word, until: Instant, now: Instant) {
+        let was_asked = match self.state {
+            State::Verified { .. } => self.doubt.is_some_and(|check| check.sent > 0),
+            State::Checking(check) | State::Sought(check) | State::Challenged { check, .. } => {
+                check.sent > 0
+            }
+            State::Remembered { check, .. } => check.is_some_and(|check| check.sent > 0),
+            State::Provisional { .. } => false,
+        };
+        self.proven |= was_asked || word == Word::Answered;
+        self.evidence = now;
+        // Who spoke before it was asked may be doubted again at once: that it talks is what is expected of it.
+        if self.doubt.take_if(|check| check.sent == 0).is_some() {
+            self.doubt_from = now;
+        }
+        self.doubt = None;
+        self.state = State::Verified { until };
+    }
+
+    /// Keeps the host in mind for as long as the address is likely to be its own: until its lease ends, or for a while.
+    pub(crate) fn remember(&mut self, now: Instant) {
         let until = self
             .lease_end
-            .map_or(now + REMEMBER, |end| end.max(now + REMEMBER));
-        self.state = State::Remembered { until, check: None };
+            .map_or(now + REMEMBER, |lease_end| lease_end.max(now));
+        let check = self.lease_end.map(|_| Check::new(now + REMIND_INTERVAL));
+        self.state = State::Remembered { until, check };
         self.announcements = None;
+        self.doubt = None;
+    }
+
+    /// Asks a remembered host again later, if its lease says that it may come back.
+    pub(crate) fn remind_later(&mut self, now: Instant) {
+        let again = self.lease_end.map(|_| Check::new(now + REMIND_INTERVAL));
+        if let State::Remembered { check, .. } = &mut self.state {
+            *check = again;
+        }
     }
 }
 
 impl Check {
-    pub(crate) fn new(now: Instant) -> Check {
-        Check { sent: 0, next: now }
+    pub(crate) fn new(next: Instant) -> Check {
+        Check { sent: 0, next }
     }
 }

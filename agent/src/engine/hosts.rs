@@ -1,10 +1,10 @@
 //! Who lives where: every host's address, hardware address and side, and how sure that is.
 //!
 //! A host is verified by a packet it sent itself, or by a lease it was given. Verified hosts are answered for on the other
-//! side, and those on the wire have a route. Being verified ends with time; then the host is asked, first alone and then by
-//! broadcast (A5), and if silent it is remembered for a while (wired hosts) or dropped.
+//! side, and those on the wire have a route. What happens with time is in `ageing`, what happens when a host shows up
+//! elsewhere in `moves`; here is what is learned and asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -12,31 +12,39 @@ use tracing::debug;
 
 use crate::addr::{MacAddr, Side};
 
-use super::host::{Announcements, Check, Host, Place, Source, State};
+use super::gateway::GatewayWatch;
+use super::host::{Check, Host, Place, Source, State, Word, Worth};
+use super::mix::next;
+use super::pace::Pace;
+use super::table::Table;
 use super::turn::Turn;
 
-/// Most hosts on one side: two /24 full of them; a flood of invented ones costs no more than this many routes and checks.
-pub(crate) const MOST_PER_SIDE: usize = 512;
 /// How long evidence lasts: as long as the kernels of most hosts believe theirs.
-const FRESH: Duration = Duration::from_secs(60);
+pub(super) const FRESH: Duration = Duration::from_secs(60);
 /// Spread of that time, so that hosts found in one moment are not checked in one moment.
-const SPREAD: Duration = Duration::from_secs(5);
-/// Requests to the host alone, and then as many to everybody (A5).
-const TRIES: u8 = 3;
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Between requests to the old place of a host that shows up elsewhere: a move should not take half a second.
-const CHALLENGE_INTERVAL: Duration = Duration::from_millis(150);
-/// Between requests to remembered hosts when the cable is back; the first ones often meet a switch that does not forward yet.
-const RECALL_INTERVAL: Duration = Duration::from_millis(300);
+pub(super) const SPREAD: Duration = Duration::from_secs(5);
 /// Between the first requests to two remembered hosts.
 const RECALL_PACE: Duration = Duration::from_millis(2);
 /// How long an offered address waits for its lease.
 const OFFER_LASTS: Duration = Duration::from_secs(60);
-/// How long a second claim to a host that answered for itself is only counted.
-const HOLD: Duration = Duration::from_secs(10);
-/// Announcements after a move, and their distance (A6).
-const ANNOUNCEMENTS: u8 = 2;
-const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a client may take from its lease until it answers with the address: it looks for duplicates, and runs scripts.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// How long traffic of an address given up is not followed: the message that gave it up is itself traffic, and glimpsed later.
+const GIVEN_UP: Duration = Duration::from_secs(5);
+/// Most addresses given up that are remembered for it; the oldest go first, and cost a question.
+const MOST_GIVEN_UP: usize = 64;
+
+/// Most hosts learned in a second from what they said by themselves, and most of them from one station. Whoever is not learned
+/// is when it speaks again, or when somebody asks for it.
+const MOST_NEWCOMERS: u32 = 128;
+const MOST_NEWCOMERS_OF_ONE: u32 = 16;
+/// Most wanted hosts that are asked in a second whether they are there, and most with the same hardware address.
+const MOST_DOUBTS: u32 = 64;
+const MOST_DOUBTS_OF_ONE: u32 = 32;
+/// Most requests in a second to everybody on the other side for hosts that do not answer on theirs.
+const MOST_SEARCHES: u32 = 32;
+const MOST_SEARCHES_OF_ONE: u32 = 16;
 
 /// What evidence led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,122 +53,115 @@ pub(crate) enum Learned {
     Here,
     /// It is believed to be elsewhere, which is being looked into or was decided lately.
     Contested,
-    /// Nothing was learned: nobody may have the address there, or the table is full.
+    /// Nothing was learned: nobody may have the address there, or there is no room.
     Refused,
+    /// Nothing was learned, because too many newcomers speak at once.
+    Crowded,
 }
 
-/// The table.
+/// What is known of all hosts.
 #[derive(Debug)]
 pub(crate) struct Hosts {
-    table: BTreeMap<Ipv4Addr, Host>,
+    pub(super) table: Table,
+    pub(super) gateway: GatewayWatch,
     random: u64,
-    /// Whether `routed` may give something else than when this was last taken.
-    rerouted: bool,
+    newcomers: Pace,
+    pub(super) doubts: Pace,
+    pub(super) searches: Pace,
+    pub(super) conflict_logged: Option<Instant>,
+    /// Addresses given up lately, oldest first.
+    given_up: VecDeque<(Ipv4Addr, Instant)>,
 }
 
 impl Hosts {
     pub(crate) fn new(seed: u64) -> Hosts {
         Hosts {
-            table: BTreeMap::new(),
+            table: Table::default(),
+            gateway: GatewayWatch::default(),
             random: seed,
-            rerouted: false,
+            newcomers: Pace::new(MOST_NEWCOMERS, MOST_NEWCOMERS_OF_ONE),
+            doubts: Pace::new(MOST_DOUBTS, MOST_DOUBTS_OF_ONE),
+            searches: Pace::new(MOST_SEARCHES, MOST_SEARCHES_OF_ONE),
+            conflict_logged: None,
+            given_up: VecDeque::new(),
         }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Ipv4Addr, &Host)> {
-        self.table.iter().map(|(&ip, host)| (ip, host))
+        self.table.iter()
     }
 
     pub(crate) fn find(&self, ip: Ipv4Addr) -> Option<&Host> {
-        self.table.get(&ip)
+        self.table.find(ip)
     }
 
     /// Returns the verified host of an address on a side: the only ones that are answered for (A2).
     pub(crate) fn verified(&self, ip: Ipv4Addr, side: Side, now: Instant) -> Option<Place> {
-        let host = self.table.get(&ip).filter(|host| host.place.side == side)?;
+        let host = self.table.find(ip).filter(|host| host.place.side == side)?;
         match host.state {
             State::Verified { until } => (until > now).then_some(host.place),
             State::Provisional { .. }
             | State::Checking(_)
+            | State::Sought(_)
             | State::Challenged { .. }
             | State::Remembered { .. } => None,
         }
     }
 
-    /// Notes that somebody on the other side wants to talk to the host.
-    pub(crate) fn note_asked(&mut self, ip: Ipv4Addr, now: Instant) {
-        if let Some(host) = self.table.get_mut(&ip) {
-            host.asked = Some(now);
-        }
-    }
-
-    /// Returns whether the host's own announcement may be passed on, at most one in a while.
-    pub(crate) fn may_pass_on(&self, ip: Ipv4Addr, now: Instant) -> bool {
-        self.table.get(&ip).is_some_and(|host| {
-            host.passed_on
-                .is_none_or(|at| at + ANNOUNCE_INTERVAL <= now)
-        })
-    }
-
-    /// Notes that the host's own announcement was passed on.
-    pub(crate) fn note_passed_on(&mut self, ip: Ipv4Addr, now: Instant) {
-        if let Some(host) = self.table.get_mut(&ip) {
-            host.passed_on = Some(now);
-        }
+    /// Returns whether the station is a host that answered us at this place: what it asks for comes before what strangers do.
+    pub(crate) fn knows(&self, ip: Ipv4Addr, place: Place) -> bool {
+        let host = self.table.find(ip).filter(|host| host.place == place);
+        host.is_some_and(|host| host.worth() >= Worth::Proven)
     }
 
     /// Takes a packet that the host itself sent from a place.
-    pub(crate) fn learn(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr, place: Place) -> Learned {
+    pub(crate) fn learn(
+        &mut self,
+        turn: &mut Turn<'_>,
+        ip: Ipv4Addr,
+        place: Place,
+        word: Word,
+    ) -> Learned {
         if !may_live(turn, ip, place.side) {
             return Learned::Refused;
         }
         let now = turn.now;
         let until = self.fresh_until(now);
-        let Some(host) = self.table.get_mut(&ip) else {
-            let host = Host::new(place, Source::Arp, State::Verified { until }, now);
-            return self.insert(turn, ip, host);
+        let Some(host) = self.table.find(ip).copied() else {
+            return self.meet(turn, ip, place, word);
         };
-        if host.place == place {
-            if let State::Challenged { by, .. } = host.state {
-                host.held_until = Some(now + HOLD);
-                turn.count("host-conflict");
-                debug!(%ip, mac = %place.mac, claimant = %by.mac, "host is still at its place");
-            }
-            self.rerouted |= !host.is_present();
-            host.evidence = now;
-            host.state = State::Verified { until };
-            return Learned::Here;
+        if host.place != place {
+            return self.claim(turn, ip, place, word);
         }
-        match &mut host.state {
-            State::Provisional { .. } | State::Remembered { .. } => {
-                self.move_host(turn, ip, place);
-                Learned::Here
-            }
-            State::Verified { .. } | State::Checking(_) => {
-                if host.held_until.is_some_and(|until| until > now) {
-                    turn.count("host-conflict");
-                } else {
-                    debug!(%ip, from = %host.place.side, to = %place.side, "host claimed elsewhere");
-                    host.state = State::Challenged {
-                        check: Check::new(now),
-                        by: place,
-                        answered: false,
-                    };
-                    self.step(turn, ip);
-                }
-                Learned::Contested
-            }
-            State::Challenged { by, answered, .. } => {
-                *answered |= *by == place;
-                Learned::Contested
-            }
+        self.gateway.heard(ip, word == Word::Answered, now);
+        if let State::Challenged { by, .. } = host.state {
+            self.hold(turn, ip, by);
         }
+        self.table.update(ip, |host| host.confirm(word, until, now));
+        Learned::Here
+    }
+
+    fn meet(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr, place: Place, word: Word) -> Learned {
+        let now = turn.now;
+        if word == Word::Spoke
+            && turn.bridge.gateway != Some(ip)
+            && !self.newcomers.allows(place.mac, now)
+        {
+            turn.count("host-newcomer-capped");
+            return Learned::Crowded;
+        }
+        let until = self.fresh_until(now);
+        let mut host = Host::new(place, Source::Arp, State::Verified { until }, now);
+        host.proven = word == Word::Answered;
+        let learned = self.insert(turn, ip, host);
+        self.gateway.heard(ip, word == Word::Answered, now);
+        learned
     }
 
     /// Takes over a host that an earlier process left in the kernel: its route stays while it is being asked.
     pub(crate) fn adopt(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr, mac: MacAddr) {
         let side = Side::Wired;
-        if !self.table.contains_key(&ip) && may_live(turn, ip, side) {
+        if self.table.find(ip).is_none() && may_live(turn, ip, side) {
             let state = State::Checking(Check::new(turn.now));
             let host = Host::new(Place { mac, side }, Source::Arp, state, turn.now);
             self.insert(turn, ip, host);
@@ -170,7 +171,7 @@ impl Hosts {
     /// Takes an offer made to a client on the wire.
     pub(crate) fn offer(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr, mac: MacAddr) {
         let side = Side::Wired;
-        let known = self.table.get(&ip).is_some_and(Host::is_present);
+        let known = self.table.find(ip).is_some_and(Host::is_present);
         if known || !may_live(turn, ip, side) {
             return;
         }
@@ -184,297 +185,197 @@ impl Hosts {
         self.insert(turn, ip, host);
     }
 
-    /// Takes a lease given to a client on the wire (D6).
+    /// Takes a lease given to a client on the wire (D6). Returns false where there is no room for its route.
     pub(crate) fn lease(
         &mut self,
         turn: &mut Turn<'_>,
         ip: Ipv4Addr,
         mac: MacAddr,
         time: Duration,
-    ) {
+    ) -> bool {
         let place = Place {
             mac,
             side: Side::Wired,
         };
         if !may_live(turn, ip, place.side) {
             turn.count("dhcp-lease-not-routable");
-            return;
+            return true;
         }
-        let until = self.fresh_until(turn.now);
-        match self.table.get_mut(&ip) {
-            None => {
-                let host = Host::new(place, Source::Dhcp, State::Verified { until }, turn.now);
-                self.insert(turn, ip, host);
-            }
+        // Nothing but the lease may vouch for the host, so trust ends with it.
+        let until = self.fresh_until(turn.now).min(turn.now + time);
+        let state = State::Verified { until };
+        let mut leased = Host::new(place, Source::Dhcp, state, turn.now);
+        leased.lease_end = Some(turn.now + time);
+        leased.doubt_from = turn.now + SETTLE;
+        match self.table.find(ip).copied() {
             Some(host) if host.place == place => {
-                self.rerouted |= !host.is_present();
-                host.evidence = turn.now;
-                host.state = State::Verified { until };
+                self.table.update(ip, |host| {
+                    host.confirm(Word::Spoke, until, turn.now);
+                    host.source = Source::Dhcp;
+                    host.lease_end = leased.lease_end;
+                    host.doubt_from = leased.doubt_from;
+                });
+                true
             }
-            Some(_) => self.move_host(turn, ip, place),
-        }
-        if let Some(host) = self.table.get_mut(&ip) {
-            host.source = Source::Dhcp;
-            host.lease_end = Some(turn.now + time);
+            Some(host) if self.has_room(turn, &leased) => {
+                self.move_host(turn, ip, place, Word::Spoke);
+                // The server may be wrong, or an impostor: who had the address and is there says so, and the client does not
+                // speak before it looked for duplicates.
+                if host.is_present() {
+                    turn.ask(host.place.side, Some(host.place.mac), ip);
+                }
+                self.table.update(ip, |host| {
+                    host.source = Source::Dhcp;
+                    host.lease_end = leased.lease_end;
+                    host.doubt_from = leased.doubt_from;
+                });
+                // There may have been no room after all.
+                self.table.find(ip).is_some_and(|host| host.place == place)
+            }
+            Some(_) => false,
+            None => self.insert(turn, ip, leased) == Learned::Here,
         }
     }
 
     /// Takes a renewal seen on its way through the routed path (D7); returns whether it was a host's on the wire.
     pub(crate) fn renew(&mut self, ip: Ipv4Addr, mac: MacAddr, lease_end: Instant) -> bool {
-        if let Some(host) = self.table.get_mut(&ip)
-            && host.place.mac == mac
-            && host.place.side == Side::Wired
-        {
+        let side = Side::Wired;
+        let is_its_own = |host: &&Host| host.place == Place { mac, side };
+        if self.table.find(ip).filter(is_its_own).is_none() {
+            return false;
+        }
+        self.table.update(ip, |host| {
             host.source = Source::Dhcp;
             host.lease_end = Some(lease_end);
-            return true;
-        }
-        false
+        });
+        true
     }
 
     /// Forgets a host that gave its address up.
-    pub(crate) fn release(&mut self, ip: Ipv4Addr, mac: MacAddr) {
+    pub(crate) fn release(&mut self, ip: Ipv4Addr, mac: MacAddr, now: Instant) {
         let place = Place {
             mac,
             side: Side::Wired,
         };
-        if self.table.get(&ip).is_some_and(|host| host.place == place) {
+        if self.table.find(ip).is_some_and(|host| host.place == place) {
             debug!(%ip, "host gave its address up");
-            self.rerouted = true;
-            self.table.remove(&ip);
+            self.table.remove(ip);
+            if self.given_up.len() >= MOST_GIVEN_UP {
+                self.given_up.pop_front();
+            }
+            self.given_up.push_back((ip, now));
         }
+    }
+
+    /// Returns whether the address was given up a moment ago.
+    pub(super) fn was_given_up(&self, ip: Ipv4Addr, now: Instant) -> bool {
+        let mut lately = self.given_up.iter();
+        lately.any(|(given_up, at)| *given_up == ip && *at + GIVEN_UP > now)
     }
 
     /// Keeps what can be found again when the bridge is interrupted: the hosts on the wire.
     pub(crate) fn interrupt(&mut self, now: Instant) {
+        self.gateway.follow(None, now);
         self.table.retain(|_, host| {
             host.place.side == Side::Wired && !matches!(host.state, State::Provisional { .. })
         });
-        for host in self.table.values_mut().filter(|host| host.is_present()) {
-            host.remembered(now);
-        }
-        for host in self.table.values_mut() {
-            if let State::Remembered { check, .. } = &mut host.state {
-                *check = None;
-            }
+        for ip in self.table.addresses() {
+            self.table.update(ip, |host| {
+                if host.is_present() {
+                    host.remember(now);
+                }
+                if let State::Remembered { check, .. } = &mut host.state {
+                    *check = None;
+                }
+            });
         }
     }
 
     /// Asks all remembered hosts whether they are there, because the bridge is back.
     pub(crate) fn recall(&mut self, now: Instant) {
         let mut next = now;
-        for host in self.table.values_mut() {
-            if let State::Remembered { check, .. } = &mut host.state {
-                *check = Some(Check { sent: 0, next });
-                next += RECALL_PACE;
-            }
+        for ip in self.table.addresses() {
+            self.table.update(ip, |host| {
+                if let State::Remembered { check, .. } = &mut host.state {
+                    *check = Some(Check::new(next));
+                    next += RECALL_PACE;
+                }
+            });
         }
+    }
+
+    /// Watches the bridge's gateway, beginning at once (A10).
+    pub(crate) fn watch_gateway(&mut self, turn: &mut Turn<'_>) {
+        let bridge = turn.bridge;
+        let gateway = bridge
+            .gateway
+            .filter(|gateway| bridge.may_be_host(*gateway));
+        self.gateway.follow(gateway, turn.now);
+        self.watch_tick(turn);
+    }
+
+    /// Returns the gateway's watch, for who wants to know how it is.
+    pub(crate) fn gateway(&self) -> &GatewayWatch {
+        &self.gateway
     }
 
     /// Forgets everybody who cannot be a host of the network.
     pub(crate) fn retain(&mut self, may_stay: impl Fn(Ipv4Addr, Side) -> bool) {
-        self.table.retain(|ip, host| may_stay(*ip, host.place.side));
+        self.table.retain(|ip, host| may_stay(ip, host.place.side));
     }
 
-    /// Returns the hosts that are to have a route on the wire.
-    pub(crate) fn routed(&self) -> impl Iterator<Item = (Ipv4Addr, MacAddr)> {
-        let present =
-            |(_, host): &(Ipv4Addr, &Host)| host.place.side == Side::Wired && host.is_present();
-        self.iter()
-            .filter(present)
-            .map(|(ip, host)| (ip, host.place.mac))
-    }
-
-    /// Returns whether a packet may have changed `routed` since the last call. What time or the kernel changes is not noted.
-    pub(crate) fn take_rerouted(&mut self) -> bool {
-        std::mem::take(&mut self.rerouted)
+    /// Takes the hosts that came, went or moved, so that the kernel can be told of these alone.
+    pub(crate) fn take_moved(&mut self) -> BTreeSet<Ipv4Addr> {
+        self.table.take_moved()
     }
 
     /// Forgets remembered hosts whose time is over while there is no bridge.
     pub(crate) fn handle_idle_tick(&mut self, now: Instant) {
-        self.table.retain(|_, host| host.deadline() > now);
+        for ip in self.table.due(now) {
+            self.table.remove(ip);
+        }
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.table.values().map(Host::deadline).min()
-    }
-
-    /// Does what is due and returns the hosts that were found at another place.
-    pub(crate) fn handle_tick(&mut self, turn: &mut Turn<'_>) -> Vec<(Ipv4Addr, Side)> {
-        let due: Vec<Ipv4Addr> = self
-            .iter()
-            .filter(|(_, host)| host.deadline() <= turn.now)
-            .map(|(ip, _)| ip)
-            .collect();
-        let mut moved = Vec::new();
-        for ip in due {
-            let before = self.table.get(&ip).map(|host| host.place.side);
-            self.announce_due(turn, ip);
-            self.step(turn, ip);
-            let after = self.table.get(&ip).map(|host| host.place.side);
-            if let Some(side) = after
-                && before != after
-            {
-                moved.push((ip, side));
-            }
-        }
-        moved
-    }
-
-    fn announce_due(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr) {
-        let Some(host) = self.table.get_mut(&ip) else {
-            return;
-        };
-        let Some(announcements) = &mut host.announcements else {
-            return;
-        };
-        if announcements.next > turn.now {
-            return;
-        }
-        let verified = matches!(host.state, State::Verified { until } if until > turn.now);
-        if verified {
-            turn.announce(announcements.side, ip);
-            announcements.left -= 1;
-            announcements.next = turn.now + ANNOUNCE_INTERVAL;
-        }
-        if !verified || announcements.left == 0 {
-            host.announcements = None;
-        }
-    }
-
-    /// Moves one host on through its states for as long as it is due.
-    fn step(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr) {
-        let now = turn.now;
-        while let Some(host) = self.table.get_mut(&ip)
-            && host.state_deadline() <= now
-        {
-            let place = host.place;
-            match &mut host.state {
-                State::Provisional { .. } => drop_host(&mut self.table, ip),
-                State::Verified { .. } => {
-                    let wanted = host.asked.is_some_and(|at| at + FRESH + SPREAD > now);
-                    if wanted || place.side == Side::Wired || turn.bridge.gateway == Some(ip) {
-                        host.state = State::Checking(Check::new(now));
-                    } else {
-                        drop_host(&mut self.table, ip);
-                    }
-                }
-                State::Checking(check) if check.sent < 2 * TRIES => {
-                    let to = (check.sent < TRIES).then_some(place.mac);
-                    send(turn, ip, place.side, to, check, CHECK_INTERVAL);
-                }
-                State::Checking(_) => {
-                    turn.count("host-expired");
-                    debug!(%ip, side = %place.side, "host is silent");
-                    match place.side {
-                        Side::Wired => host.remembered(now),
-                        Side::Uplink => drop_host(&mut self.table, ip),
-                    }
-                }
-                State::Challenged {
-                    check,
-                    by,
-                    answered,
-                } if check.sent < TRIES => {
-                    if !*answered {
-                        turn.ask(by.side, Some(by.mac), ip);
-                    }
-                    send(
-                        turn,
-                        ip,
-                        place.side,
-                        Some(place.mac),
-                        check,
-                        CHALLENGE_INTERVAL,
-                    );
-                }
-                State::Challenged { by, answered, .. } => {
-                    let (by, answered) = (*by, *answered);
-                    // One packet may bear anybody's name. And meanwhile the address may have become the gateway's (A10).
-                    if answered && may_live(turn, ip, by.side) {
-                        self.move_host(turn, ip, by);
-                    } else {
-                        host.state = State::Checking(Check::new(now));
-                    }
-                }
-                State::Remembered { until, .. } if *until <= now => drop_host(&mut self.table, ip),
-                State::Remembered { check, .. } => match check {
-                    Some(asking) if asking.sent < 2 * TRIES => {
-                        let to = (asking.sent < TRIES).then_some(place.mac);
-                        send(turn, ip, place.side, to, asking, RECALL_INTERVAL);
-                    }
-                    Some(_) | None => *check = None,
-                },
-            }
-        }
-    }
-
-    /// Puts a known host to another place in one step, and tells the side it left if it changed sides.
-    fn move_host(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr, place: Place) {
-        let until = self.fresh_until(turn.now);
-        let Some(host) = self.table.get_mut(&ip) else {
-            return;
-        };
-        let left = host.place.side;
-        let mut moved = Host::new(place, Source::Arp, State::Verified { until }, turn.now);
-        if left != place.side {
-            moved.announcements = Some(Announcements {
-                side: left,
-                left: ANNOUNCEMENTS,
-                next: turn.now,
-            });
-        }
-        *host = moved;
-        self.rerouted = true;
-        turn.count("host-moved");
-        debug!(%ip, from = %left, to = %place.side, "host moved");
-        self.announce_due(turn, ip);
+        let deadlines = [self.table.next_deadline(), self.gateway.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     fn insert(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr, host: Host) -> Learned {
-        if !self.table.contains_key(&ip) && !self.make_room(host.place.side, turn.bridge.gateway) {
-            turn.count("host-table-full");
+        if self.table.find(ip).is_none() && !self.has_room(turn, &host) {
             return Learned::Refused;
         }
         debug!(%ip, side = %host.place.side, source = ?host.source, "host found");
-        self.table.insert(ip, host);
-        self.rerouted = true;
+        self.table.put(ip, host);
         Learned::Here
     }
 
-    /// Makes room for one more host of a side, at the cost of whoever is missed least.
-    fn make_room(&mut self, side: Side, gateway: Option<Ipv4Addr>) -> bool {
-        let of_side = || {
-            self.table
-                .iter()
-                .filter(|(_, host)| host.place.side == side)
+    /// Finds or makes room for one more host of a side. A host that answered makes room only for one that a server gave a
+    /// lease, and one with a lease for nobody.
+    pub(super) fn has_room(&mut self, turn: &mut Turn<'_>, newcomer: &Host) -> bool {
+        let limit = match newcomer.worth() {
+            Worth::Absent | Worth::AbsentWithLease => Worth::Absent,
+            Worth::Unproven | Worth::Proven => Worth::Unproven,
+            Worth::Leased => Worth::Proven,
         };
-        if of_side().count() < MOST_PER_SIDE {
-            return true;
+        let place = newcomer.place;
+        let leased = newcomer.worth() == Worth::Leased;
+        let room = (leased || self.table.has_room_at(place))
+            && self.table.make_room(place.side, limit, turn.bridge.gateway);
+        if !room {
+            turn.count("host-table-full");
         }
-        let victim = of_side()
-            .filter(|(ip, host)| match side {
-                Side::Wired => !host.is_present(),
-                Side::Uplink => Some(**ip) != gateway,
-            })
-            .min_by_key(|(_, host)| host.evidence)
-            .map(|(&ip, _)| ip);
-        victim.is_some_and(|ip| self.table.remove(&ip).is_some())
+        room
     }
 
-    fn fresh_until(&mut self, now: Instant) -> Instant {
-        // SplitMix64: a good spread from any seed, and nothing depends on its being secret.
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let spread = (z ^ (z >> 31)) % (SPREAD.as_millis() as u64);
+    pub(super) fn fresh_until(&mut self, now: Instant) -> Instant {
+        let spread = next(&mut self.random) % (SPREAD.as_millis() as u64);
         now + FRESH + Duration::from_millis(spread)
     }
 }
 
 /// Returns whether a host may have the address on the side: not us, inside the subnet, and the gateway only where it is (A10).
-fn may_live(turn: &mut Turn<'_>, ip: Ipv4Addr, side: Side) -> bool {
+pub(super) fn may_live(turn: &mut Turn<'_>, ip: Ipv4Addr, side: Side) -> bool {
     if !turn.bridge.may_be_host(ip) {
         return false;
     }
@@ -483,22 +384,4 @@ fn may_live(turn: &mut Turn<'_>, ip: Ipv4Addr, side: Side) -> bool {
         turn.count("gateway-claimed-on-wire");
     }
     !misplaced
-}
-
-fn send(
-    turn: &mut Turn<'_>,
-    ip: Ipv4Addr,
-    side: Side,
-    to: Option<MacAddr>,
-    check: &mut Check,
-    interval: Duration,
-) {
-    turn.count("host-checked");
-    turn.ask(side, to, ip);
-    check.sent += 1;
-    check.next = turn.now + interval;
-}
-
-fn drop_host(table: &mut BTreeMap<Ipv4Addr, Host>, ip: Ipv4Addr) {
-    table.remove(&ip);
 }

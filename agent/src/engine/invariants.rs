@@ -1,8 +1,7 @@
-//! What holds whatever the engine is told: tables stay bounded, timers move on, nobody is answered for whom nobody vouched,
-//! and the kernel's state is what is wanted.
+//! Random stories and floods told to the engine, with the model looking on.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -10,67 +9,10 @@ use crate::addr::MacAddr;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::dhcp::MessageType;
 
-use super::dhcp_relay::MOST_TRANSACTIONS;
-use super::hosts::MOST_PER_SIDE;
-use super::proxy_arp::{MOST_QUESTIONS, MOST_SILENT};
+use super::dhcp_transactions::MOST_TRANSACTIONS;
+use super::model::{Model, Told, UPLINK, WIRED, address, dhcp_frame, link, route, station, usual};
+use super::table::MOST_PER_SIDE;
 use super::*;
-
-const UPLINK: IfIndex = IfIndex(2);
-const WIRED: IfIndex = IfIndex(3);
-
-fn station(number: u8) -> MacAddr {
-    MacAddr(2, 0, 0, 0, 0, number)
-}
-
-fn link(index: IfIndex, up: bool, carrier: bool) -> Link {
-    Link {
-        name: if index == UPLINK { "wlan0" } else { "eth0" }.to_owned(),
-        mac: Some(station(index.0 as u8)),
-        up,
-        carrier,
-    }
-}
-
-fn address(index: IfIndex, last: u8, prefix: u8) -> Address {
-    Address {
-        index,
-        address: Ipv4Addr::new(10, 0, 0, last),
-        prefix,
-        ours: prefix == 32,
-    }
-}
-
-fn route(index: IfIndex, gateway: u8) -> Route {
-    Route {
-        index,
-        destination: (Ipv4Addr::UNSPECIFIED, 0),
-        gateway: Some(Ipv4Addr::new(10, 0, 0, gateway)),
-        ours: false,
-    }
-}
-
-fn usual(prefix: u8) -> KernelState {
-    KernelState {
-        links: [
-            (UPLINK, link(UPLINK, true, true)),
-            (WIRED, link(WIRED, true, true)),
-        ]
-        .into(),
-        addresses: [address(UPLINK, 2, prefix)].into(),
-        routes: [route(UPLINK, 1)].into(),
-        neighbours: BTreeMap::new(),
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Told {
-    Dump,
-    Event(KernelEvent),
-    Frame(Side, Vec<u8>),
-    RefuseLast(i32),
-    Pass(Duration),
-    NextDeadline,
-}
 
 fn any_side() -> impl Strategy<Value = Side> {
     prop_oneof![Just(Side::Wired), Just(Side::Uplink)]
@@ -113,32 +55,18 @@ fn any_arp() -> impl Strategy<Value = Told> {
         })
 }
 
+fn any_traffic() -> impl Strategy<Value = Told> {
+    (any_side(), 1u8..10, 1u8..8, 1u8..8).prop_map(|(side, mac, from, to)| {
+        let ip = |last| Ipv4Addr::new(10, 0, 0, last);
+        Told::Traffic(side, station(mac), ip(from), ip(to))
+    })
+}
+
 fn any_dhcp() -> impl Strategy<Value = Told> {
     (any_side(), 1u8..10, 1u8..9, 0u8..3, 0u8..8, any::<bool>()).prop_map(
-        |(side, mac, kind, xid, yiaddr, reply)| {
-            let mut message = vec![0; 240];
-            message[..8].copy_from_slice(&[if reply { 2 } else { 1 }, 1, 6, 0, 0, 0, 0, xid]);
-            message[16..20].copy_from_slice(&[10, 0, 0, yiaddr]);
-            if reply {
-                message[24..28].copy_from_slice(&[10, 0, 0, 2]);
-            }
-            message[28..34].copy_from_slice(&station(mac).octets());
-            message[236..].copy_from_slice(&[0x63, 0x82, 0x53, 0x63]);
-            message.extend([
-                53, 1, kind, 51, 4, 0, 0, 0, 60, 50, 4, 10, 0, 0, yiaddr, 255,
-            ]);
-            let to = if reply {
-                Ipv4Addr::new(10, 0, 0, 2)
-            } else {
-                Ipv4Addr::BROADCAST
-            };
-            let from = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 67);
-            let frame = udp::encode(
-                (station(mac), from),
-                (MacAddr::broadcast(), SocketAddrV4::new(to, 67)),
-                &message,
-            );
-            Told::Frame(side, frame.unwrap())
+        |(side, mac, kind, xid, last, reply)| {
+            let yiaddr = Ipv4Addr::new(10, 0, 0, last);
+            Told::Frame(side, dhcp_frame(station(mac), kind, xid, yiaddr, reply))
         },
     )
 }
@@ -162,162 +90,50 @@ fn any_event() -> impl Strategy<Value = Told> {
     )
 }
 
+fn any_radio() -> impl Strategy<Value = RadioEvent> {
+    let association = (1u8..3).prop_map(|number| Association {
+        bssid: station(number),
+        ssid: b"home".to_vec(),
+        frequency: None,
+        signal: Some(-60),
+        tx_rate: None,
+        rx_rate: None,
+    });
+    let state = (proptest::option::of(association), any::<Option<bool>>());
+    let state = state.prop_map(|(association, power_save)| RadioState {
+        association,
+        country: None,
+        power_save,
+    });
+    let state = (proptest::option::weighted(0.9, state), 0u64..10_000);
+    let state = state.prop_map(|(state, uptime)| RadioEvent::State {
+        state,
+        uptime: Duration::from_secs(uptime),
+    });
+    let other = [
+        RadioEvent::Attached(true),
+        RadioEvent::Supplicant(SupplicantEvent::WrongKey),
+        RadioEvent::Supplicant(SupplicantEvent::Connected),
+        RadioEvent::PowerSaveRefused { errno: 95 },
+    ];
+    prop_oneof![3 => state, 1 => proptest::sample::select(other.to_vec())]
+}
+
 fn any_told() -> impl Strategy<Value = Told> {
     prop_oneof![
         1 => Just(Told::Dump),
         2 => any_event(),
         12 => any_arp(),
+        4 => any_traffic(),
         6 => any_dhcp(),
         1 => (any_side(), proptest::collection::vec(any::<u8>(), 0..80)).prop_map(|(side, bytes)| Told::Frame(side, bytes)),
         1 => prop_oneof![Just(3), Just(12)].prop_map(Told::RefuseLast),
-        3 => (0u64..90_000).prop_map(|ms| Told::Pass(Duration::from_millis(ms))),
+        1 => any_radio().prop_map(Told::Radio),
+        1 => prop_oneof![Just(Told::Port67Taken), Just(Told::Port67Held), Just(Told::Report)],
+        2 => (0u64..90_000).prop_map(|ms| Told::Pass(Duration::from_millis(ms))),
+        1 => (0u64..2_000).prop_map(|ms| Told::Stall(Duration::from_millis(ms))),
         6 => Just(Told::NextDeadline),
     ]
-}
-
-struct Model {
-    engine: Engine,
-    now: Instant,
-    last_change: Option<Change>,
-}
-
-impl Model {
-    fn new() -> Model {
-        let now = test_clock();
-        Model {
-            engine: Engine::new(Settings::new("wlan0", "eth0"), 7, now),
-            now,
-            last_change: None,
-        }
-    }
-
-    fn tell(&mut self, told: Told) {
-        match told {
-            Told::Dump => drop(self.handle(Input::KernelDump(usual(24)))),
-            Told::Event(event) => drop(self.handle(Input::Kernel(event))),
-            Told::Frame(side, bytes) => {
-                let actions = self.handle(Input::Frame {
-                    side,
-                    bytes: &bytes,
-                });
-                self.check_replies(&actions, Some((side, &bytes)));
-            }
-            Told::RefuseLast(errno) => {
-                if let Some(change) = self.last_change.take() {
-                    self.handle(Input::Refused { change, errno });
-                }
-            }
-            Told::Pass(time) => {
-                self.now += time;
-                self.tick();
-            }
-            Told::NextDeadline => {
-                self.now = self
-                    .engine
-                    .next_deadline()
-                    .map_or(self.now, |due| due.max(self.now));
-                self.tick();
-            }
-        }
-        self.check_bounds();
-    }
-
-    fn tick(&mut self) {
-        let actions = self.handle(Input::Tick);
-        self.check_replies(&actions, None);
-        let next = self.engine.next_deadline();
-        assert!(
-            next.is_none_or(|due| due > self.now),
-            "a deadline stays in the past"
-        );
-    }
-
-    fn handle(&mut self, input: Input<'_>) -> Vec<Action> {
-        let mut actions = Vec::new();
-        self.engine.handle(input, self.now, &mut actions);
-        for (at, action) in actions.iter().enumerate() {
-            if let Action::Apply(change) = action {
-                assert!(
-                    !actions[..at].contains(action),
-                    "{change:?} is asked for twice"
-                );
-                self.last_change = Some(change.clone());
-            }
-        }
-        actions
-    }
-
-    fn check_bounds(&self) {
-        let engine = &self.engine;
-        let missing = engine.mirror.missing(&engine.wanted());
-        assert_eq!(missing, [], "the kernel's state is not what is wanted");
-        for side in [Side::Wired, Side::Uplink] {
-            let hosts = engine
-                .hosts
-                .iter()
-                .filter(|(_, host)| host.place.side == side);
-            assert!(hosts.count() <= MOST_PER_SIDE);
-        }
-        let (questions, silent) = engine.proxy_arp.sizes();
-        assert!(questions <= 2 * MOST_QUESTIONS && silent <= MOST_SILENT);
-        assert!(engine.dhcp_relay.size() <= MOST_TRANSACTIONS);
-        if let Some(bridge) = engine.bridge {
-            let gateway = engine
-                .hosts
-                .iter()
-                .find(|(ip, _)| Some(*ip) == bridge.gateway);
-            assert!(
-                gateway.is_none_or(|(_, host)| host.place.side == Side::Uplink),
-                "A10"
-            );
-            assert!(
-                engine.hosts.find(bridge.address).is_none(),
-                "our own address is nobody's"
-            );
-        }
-    }
-
-    /// A2: whoever is answered for is verified on the other side, or spoke there this very moment.
-    fn check_replies(&self, actions: &[Action], heard: Option<(Side, &[u8])>) {
-        for action in actions {
-            let Action::Send { side, frame } = action else {
-                continue;
-            };
-            let Ok(reply) = arp::decode(&ethernet::decode(frame).unwrap()) else {
-                continue;
-            };
-            if reply.operation == Operation::Request {
-                let ours = self.engine.bridge.map(|bridge| bridge.address);
-                let announced = self
-                    .engine
-                    .hosts
-                    .verified(reply.spa, side.other(), self.now);
-                assert!(
-                    reply.spa.is_unspecified() || Some(reply.spa) == ours || announced.is_some(),
-                    "A4, A6"
-                );
-                continue;
-            }
-            let spoke = heard.is_some_and(|(from, bytes)| {
-                let arp = ethernet::decode(bytes)
-                    .ok()
-                    .and_then(|frame| arp::decode(&frame).ok());
-                from == side.other() && arp.is_some_and(|arp| arp.spa == reply.spa)
-            });
-            let verified = self
-                .engine
-                .hosts
-                .verified(reply.spa, side.other(), self.now);
-            assert!(
-                spoke || verified.is_some(),
-                "{reply:?} on {side} is vouched for by nobody"
-            );
-            assert!(
-                verified.is_none_or(|place| place.mac != reply.tha) || spoke,
-                "its own address"
-            );
-        }
-    }
 }
 
 proptest! {
@@ -325,18 +141,16 @@ proptest! {
 
     #[test]
     fn whatever_is_told(story in proptest::collection::vec(any_told(), 1..150)) {
-        let mut model = Model::new();
+        let mut model = Model::new(Settings::new("wlan0", "eth0"));
         model.tell(Told::Dump);
         for told in story {
             model.tell(told);
         }
-        let actions = model.handle(Input::Stop);
-        prop_assert_eq!(actions.last(), Some(&Action::Finished));
-        prop_assert_eq!(model.engine.next_deadline(), None);
+        model.stop();
     }
 }
 
-fn announcement(side: Side, number: u32) -> Told {
+fn announcement(side: Side, number: u32) -> (Side, Vec<u8>) {
     let [_, _, high, low] = number.to_be_bytes();
     let arp = Arp {
         operation: Operation::Request,
@@ -345,27 +159,129 @@ fn announcement(side: Side, number: u32) -> Told {
         tha: MacAddr::zero(),
         tpa: Ipv4Addr::new(10, 0, high, low),
     };
-    Told::Frame(side, arp::encode(&arp, MacAddr::broadcast()))
+    (side, arp::encode(&arp, MacAddr::broadcast()))
+}
+
+/// Invents hosts on both sides, as fast as they are learned.
+fn invent(model: &mut Model, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        for (side, frame) in [
+            announcement(Side::Wired, number),
+            announcement(Side::Uplink, number + 0x3000),
+        ] {
+            model.hear(side, &frame);
+        }
+        model.now += Duration::from_millis(20);
+    }
+    model.check_bounds();
 }
 
 #[test]
-fn a_flood_of_invented_hosts_fills_no_table() {
-    let mut model = Model::new();
-    model.handle(Input::KernelDump(usual(16)));
-    for number in 100..1500 {
-        model.tell(announcement(Side::Wired, number));
-        model.tell(announcement(Side::Uplink, number + 2000));
+fn a_flood_of_invented_hosts_fills_no_table_and_costs_no_host_that_answered() {
+    let mut model = Model::new(Settings::new("wlan0", "eth0"));
+    model.dump(usual(16));
+    let printer = Ipv4Addr::new(10, 0, 0, 7);
+    model.tell(question(Side::Uplink, 9, printer));
+    model.tell(reply(Side::Wired, 7, printer));
+    let leased = Ipv4Addr::new(10, 0, 0, 8);
+    acknowledge(&mut model, leased);
+    let most = MOST_PER_SIDE as u32;
+    invent(&mut model, 0x300..0x300 + most + 500);
+    let of_side = |side| {
+        let hosts = model.engine.hosts.iter();
+        hosts.filter(|(_, host)| host.place.side == side).count()
+    };
+    assert_eq!(of_side(Side::Wired), MOST_PER_SIDE);
+    assert_eq!(of_side(Side::Uplink), MOST_PER_SIDE);
+    for ip in [printer, leased] {
+        assert!(
+            model
+                .engine
+                .hosts
+                .find(ip)
+                .is_some_and(|host| host.is_present()),
+            "{ip}"
+        );
     }
-    assert_eq!(model.engine.hosts.iter().count(), 2 * MOST_PER_SIDE);
-    assert!(model.engine.counters["host-table-full"] > 0);
-    // Announcements are not passed on faster than a fixed rate, whoever makes them.
-    assert!(model.engine.counters["arp-announced"] <= 32);
+    // A thousand in one moment are no more than a second's share, of announcements as well.
+    let announced = model.engine.counters["arp-announced"];
+    for number in 0x2000..0x2400 {
+        let (side, frame) = announcement(Side::Wired, number);
+        model.hear(side, &frame);
+    }
+    assert!(model.engine.counters["host-newcomer-capped"] >= 0x400 - 128);
+    assert!(model.engine.counters["arp-announced"] <= announced + 32);
+}
+
+fn question(side: Side, asker: u8, target: Ipv4Addr) -> Told {
+    let arp = Arp {
+        operation: Operation::Request,
+        sha: station(asker),
+        spa: Ipv4Addr::new(10, 0, 0, asker),
+        tha: MacAddr::zero(),
+        tpa: target,
+    };
+    Told::Frame(side, arp::encode(&arp, MacAddr::broadcast()))
+}
+
+fn reply(side: Side, number: u8, address: Ipv4Addr) -> Told {
+    let us = station(if side == Side::Wired { 3 } else { 2 });
+    let arp = Arp {
+        operation: Operation::Reply,
+        sha: station(number),
+        spa: address,
+        tha: us,
+        tpa: Ipv4Addr::new(10, 0, 0, 2),
+    };
+    Told::Frame(side, arp::encode(&arp, us))
+}
+
+/// Relays a request and returns what its acknowledgement leads to.
+fn acknowledge(model: &mut Model, address: Ipv4Addr) -> Vec<Action> {
+    model.now += Duration::from_secs(1);
+    let request = dhcp_frame(station(50), 3, 1, address, false);
+    model.hear(Side::Wired, &request);
+    model.hear(Side::Uplink, &dhcp_frame(station(50), 5, 1, address, true))
+}
+
+#[test]
+fn d6_a_lease_finds_room_in_a_full_table_or_is_withheld() {
+    let mut model = Model::new(Settings::new("wlan0", "eth0"));
+    model.dump(usual(16));
+    for number in 0x300..0x300 + MOST_PER_SIDE as u32 {
+        model.now += Duration::from_millis(10);
+        let (side, frame) = announcement(Side::Wired, number);
+        model.hear(side, &frame);
+    }
+    let wired =
+        |action: &Action| matches!(action, Action::Send { side, .. } if *side == Side::Wired);
+    for number in 0..MOST_PER_SIDE as u16 {
+        let [high, low] = number.to_be_bytes();
+        let leased = Ipv4Addr::new(10, 0, 100 + high, low);
+        let evicted = Ipv4Addr::new(10, 0, 3 + high, low);
+        let actions = acknowledge(&mut model, leased);
+        let routed = |action: &Action| matches!(action, Action::Apply(Change::AddRoute { host, .. }) if *host == leased);
+        let removal = Action::Apply(Change::RemoveRoute {
+            index: WIRED,
+            host: evicted,
+        });
+        let route = actions.iter().position(routed);
+        assert!(
+            route.is_some() && route < actions.iter().position(wired),
+            "{leased}: {actions:?}"
+        );
+        assert!(actions.contains(&removal), "{evicted}: {actions:?}");
+    }
+    model.check_bounds();
+    let actions = acknowledge(&mut model, Ipv4Addr::new(10, 0, 200, 1));
+    assert_eq!(actions, []);
+    assert_eq!(model.engine.counters["dhcp-ack-withheld"], 1);
 }
 
 #[test]
 fn a8_a_flood_of_questions_fills_no_table() {
-    let mut model = Model::new();
-    model.handle(Input::KernelDump(usual(16)));
+    let mut model = Model::new(Settings::new("wlan0", "eth0"));
+    model.dump(usual(16));
     for number in 0..2000u32 {
         let [_, _, high, low] = number.to_be_bytes();
         let arp = Arp {
@@ -388,9 +304,9 @@ fn a8_a_flood_of_questions_fills_no_table() {
 
 #[test]
 fn a_flood_of_transactions_fills_no_table_and_is_not_relayed() {
-    let mut model = Model::new();
-    model.handle(Input::KernelDump(usual(16)));
-    for xid in 0..600u16 {
+    let mut model = Model::new(Settings::new("wlan0", "eth0"));
+    model.dump(usual(16));
+    for xid in 0..1200u16 {
         let mut message = vec![0; 240];
         message[..6].copy_from_slice(&[1, 1, 6, 0, 0, 0]);
         message[6..8].copy_from_slice(&xid.to_be_bytes());
@@ -409,7 +325,7 @@ fn a_flood_of_transactions_fills_no_table_and_is_not_relayed() {
         }
     }
     let count = |name| model.engine.counters[name];
-    assert_eq!(count("dhcp-request-relayed"), 6 * 64);
-    assert_eq!(count("dhcp-request-capped"), 6 * 36);
+    assert_eq!(count("dhcp-request-relayed"), 12 * 48);
+    assert_eq!(count("dhcp-request-capped"), 12 * 52);
     assert_eq!(model.engine.dhcp_relay.size(), MOST_TRANSACTIONS);
 }

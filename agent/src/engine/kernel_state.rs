@@ -8,21 +8,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use crate::addr::{IfIndex, MacAddr};
+use crate::addr::{IfIndex, MacAddr, Side};
 
+use super::host::{Host, Place};
+use super::link::Bridge;
 use super::{Address, Change, KernelEvent, KernelState, Link, Route, Sysctl};
 
 /// First wait before a refused change is tried again; it doubles each time.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// Longest wait: what is refused this often is for a person to solve, who should not have to restart anything after.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
-/// `errno` values that say that what was to be removed is not there: ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL.
-const ALREADY_GONE: [i32; 4] = [2, 3, 19, 99];
+/// `errno` values that say that what was to be removed is not there: ENOENT, ESRCH, ENXIO, ENODEV, EADDRNOTAVAIL.
+const ALREADY_GONE: [i32; 5] = [2, 3, 6, 19, 99];
+/// `errno` value that says that what was to be added is there: EEXIST.
+const ALREADY_THERE: i32 = 17;
 
 /// State that is ours: the wanted one, or what of it the kernel has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ours {
     pub(crate) up: BTreeSet<IfIndex>,
+    /// Interfaces that are not to be up; those that are in neither set are not our business.
+    pub(crate) down: BTreeSet<IfIndex>,
     pub(crate) sysctls: BTreeMap<Sysctl, u8>,
     pub(crate) addresses: BTreeSet<(IfIndex, Ipv4Addr)>,
     /// Host routes and their preferred source; `None` where the kernel did not say.
@@ -115,14 +121,53 @@ fn removals(wanted: &Ours, actual: &Ours, changes: &mut Vec<Change>) {
             changes.push(Change::ReleaseSysctl { sysctl });
         }
     }
+    let down = wanted.down.intersection(&actual.up);
+    changes.extend(down.map(|&index| Change::SetDown(index)));
 }
 
 impl Ours {
+    /// Adds what a host needs: on the wire a route, for which the neighbour is known; and for the gateway (A10) that no packet
+    /// moves it, once it answered.
+    pub(crate) fn want_host(&mut self, bridge: &Bridge, ip: Ipv4Addr, host: &Host) {
+        let Place { mac, side } = host.place;
+        let index = bridge.port(side).index;
+        match side {
+            _ if !host.is_present() => {}
+            Side::Wired => {
+                self.routes.insert((index, ip), Some(bridge.address));
+                self.neighbours.insert((index, ip), mac);
+            }
+            Side::Uplink if bridge.gateway == Some(ip) && host.proven => {
+                self.neighbours.insert((index, ip), mac);
+            }
+            Side::Uplink => {}
+        }
+    }
+
+    /// Returns the part that concerns these hosts.
+    fn part(&self, hosts: &BTreeSet<Ipv4Addr>, links: &BTreeMap<IfIndex, Link>) -> Ours {
+        let mut part = Ours::default();
+        for &index in links.keys() {
+            for &host in hosts {
+                let key = (index, host);
+                part.routes
+                    .extend(self.routes.get(&key).map(|source| (key, *source)));
+                part.neighbours
+                    .extend(self.neighbours.get(&key).map(|mac| (key, *mac)));
+            }
+        }
+        part
+    }
+
     /// Takes a change as made.
     pub(crate) fn apply(&mut self, change: &Change) {
         match *change {
             Change::SetUp(index) => {
                 self.up.insert(index);
+            }
+            Change::SetDown(index) => {
+                self.up.remove(&index);
+                self.forget_forwarding(index);
             }
             Change::AddAddress { index, address } => {
                 self.addresses.insert((index, address));
@@ -156,11 +201,13 @@ impl Ours {
     }
 
     /// Takes a change as not made.
-    fn undo(&mut self, change: &Change, errno: i32) {
-        let gone = ALREADY_GONE.contains(&errno);
+    fn undo(&mut self, change: &Change) {
         match *change {
             Change::SetUp(index) => {
                 self.up.remove(&index);
+            }
+            Change::SetDown(index) => {
+                self.up.insert(index);
             }
             Change::AddAddress { index, address } => {
                 self.addresses.remove(&(index, address));
@@ -174,7 +221,6 @@ impl Ours {
             Change::HoldSysctl { sysctl, .. } => {
                 self.sysctls.remove(&sysctl);
             }
-            _ if gone => {}
             Change::RemoveAddress { index, address } => {
                 self.addresses.insert((index, address));
             }
@@ -202,6 +248,36 @@ impl Ours {
     fn forget_forwarding(&mut self, down: IfIndex) {
         self.routes.retain(|(index, _), _| *index != down);
         self.neighbours.retain(|(index, _), _| *index != down);
+    }
+}
+
+/// Returns whether an error means that things are as the change wants them: an addition of what is there, a removal of what
+/// is not.
+fn is_done_already(change: &Change, errno: i32) -> bool {
+    match change {
+        Change::AddAddress { .. } | Change::AddRoute { .. } | Change::SetNeighbour { .. } => {
+            errno == ALREADY_THERE
+        }
+        Change::RemoveAddress { .. }
+        | Change::RemoveRoute { .. }
+        | Change::RemoveNeighbour { .. }
+        | Change::ReleaseSysctl { .. } => ALREADY_GONE.contains(&errno),
+        Change::SetUp(_) | Change::SetDown(_) | Change::HoldSysctl { .. } => false,
+    }
+}
+
+/// Returns the interface that a change is about, if it is about one.
+fn interface(change: &Change) -> Option<IfIndex> {
+    match *change {
+        Change::SetUp(index)
+        | Change::SetDown(index)
+        | Change::AddAddress { index, .. }
+        | Change::RemoveAddress { index, .. }
+        | Change::AddRoute { index, .. }
+        | Change::RemoveRoute { index, .. }
+        | Change::SetNeighbour { index, .. }
+        | Change::RemoveNeighbour { index, .. } => Some(index),
+        Change::HoldSysctl { sysctl, .. } | Change::ReleaseSysctl { sysctl } => sysctl.index,
     }
 }
 
@@ -250,8 +326,21 @@ impl Mirror {
         }
     }
 
-    /// Takes one notification.
-    pub(crate) fn take(&mut self, event: KernelEvent) {
+    /// Takes one notification. Returns the host it is about, if it is about our route or neighbour of one.
+    pub(crate) fn take(&mut self, event: KernelEvent) -> Option<Ipv4Addr> {
+        let host = match event {
+            KernelEvent::RouteAdded(route) | KernelEvent::RouteRemoved(route) => {
+                let is_host = route.ours && route.destination.1 == 32;
+                is_host.then_some(route.destination.0)
+            }
+            KernelEvent::NeighbourSet(_, host, _) | KernelEvent::NeighbourRemoved(_, host) => {
+                Some(host)
+            }
+            KernelEvent::Link(..)
+            | KernelEvent::LinkGone(_)
+            | KernelEvent::AddressAdded(_)
+            | KernelEvent::AddressRemoved(_) => None,
+        };
         match event {
             KernelEvent::Link(index, link) => self.take_link(index, link),
             KernelEvent::LinkGone(index) => {
@@ -281,6 +370,10 @@ impl Mirror {
                         .addresses
                         .remove(&(address.index, address.address));
                 }
+                // The kernel drops an interface's routes with its last address, and tells of none of them.
+                if !self.addresses.iter().any(|a| a.index == address.index) {
+                    self.default_routes.retain(|r| r.index != address.index);
+                }
             }
             KernelEvent::RouteAdded(route) => self.take_route(route),
             KernelEvent::RouteRemoved(route) => {
@@ -296,6 +389,7 @@ impl Mirror {
                 self.ours.neighbours.remove(&(index, host));
             }
         }
+        host
     }
 
     fn take_link(&mut self, index: IfIndex, link: Link) {
@@ -317,17 +411,27 @@ impl Mirror {
                 .entry((route.index, destination))
                 .or_default();
         } else if prefix == 0 {
+            // A route that replaces another is all that is told of the other's end.
+            self.default_routes.retain(|r| r.metric != route.metric);
             self.default_routes.insert(route);
         }
     }
 
-    /// Returns the gateway of the interface's default route.
+    /// Returns the gateway of the interface's default route of the lowest metric.
     pub(crate) fn gateway(&self, index: IfIndex) -> Option<Ipv4Addr> {
-        let mut routes = self
-            .default_routes
-            .iter()
-            .filter(|route| route.index == index);
-        routes.find_map(|route| route.gateway)
+        self.gateways(index).next()
+    }
+
+    /// Returns the gateways of all the interface's default routes.
+    pub(crate) fn gateways(&self, index: IfIndex) -> impl Iterator<Item = Ipv4Addr> {
+        let routes = self.default_routes.iter();
+        let routes = routes.filter(move |route| route.index == index);
+        routes.filter_map(|route| route.gateway)
+    }
+
+    /// Returns what of ours the kernel has.
+    pub(crate) fn ours(&self) -> &Ours {
+        &self.ours
     }
 
     /// Returns the neighbours of ours on an interface.
@@ -338,9 +442,18 @@ impl Mirror {
             .collect()
     }
 
-    /// Takes note that the kernel refused a change.
-    pub(crate) fn refuse(&mut self, change: Change, errno: i32, now: Instant) {
-        self.ours.undo(&change, errno);
+    /// Takes note that the kernel refused a change. Returns whether that leaves anything to be done.
+    pub(crate) fn refuse(&mut self, change: Change, errno: i32, now: Instant) -> bool {
+        if is_done_already(&change, errno) {
+            return false;
+        }
+        if let Some(index) = interface(&change)
+            && !self.links.contains_key(&index)
+        {
+            self.ours.forget(index);
+            return false;
+        }
+        self.ours.undo(&change);
         let wait = self
             .refused
             .get(&change)
@@ -352,17 +465,19 @@ impl Mirror {
             waiting: true,
         };
         self.refused.insert(change, retry);
+        true
     }
 
-    /// Returns the changes to make, and takes them as made. What was refused lately waits.
+    /// Returns the changes to make, and takes them as made. What was refused lately waits, for as long as it is wanted.
     pub(crate) fn reconcile(&mut self, wanted: &Ours, now: Instant) -> Vec<Change> {
         let mut changes = diff(wanted, &self.ours);
         for retry in self.refused.values_mut() {
             retry.waiting &= retry.at > now;
         }
         // A retry that succeeded is remembered for a while, so that a change refused again soon does not start over.
-        self.refused
-            .retain(|change, retry| changes.contains(change) || retry.at + LONGEST_RETRY > now);
+        self.refused.retain(|change, retry| {
+            changes.contains(change) || (!retry.waiting && retry.at + LONGEST_RETRY > now)
+        });
         changes.retain(|change| self.refused.get(change).is_none_or(|retry| !retry.waiting));
         for change in &changes {
             self.ours.apply(change);
@@ -370,8 +485,21 @@ impl Mirror {
         changes
     }
 
+    /// Returns the changes to make for these hosts alone, and takes them as made. To be called while nothing is refused.
+    pub(crate) fn reconcile_hosts(
+        &mut self,
+        hosts: &BTreeSet<Ipv4Addr>,
+        wanted: &Ours,
+    ) -> Vec<Change> {
+        let changes = diff(wanted, &self.ours.part(hosts, &self.links));
+        for change in &changes {
+            self.ours.apply(change);
+        }
+        changes
+    }
+
     /// Returns the changes that nobody made or was refused.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn missing(&self, wanted: &Ours) -> Vec<Change> {
         let mut changes = diff(wanted, &self.ours);
         changes.retain(|change| !self.refused.contains_key(change));
@@ -412,6 +540,7 @@ mod tests {
             let sysctl = |index| Sysctl { index: Some(IfIndex(index)), setting: "forwarding" };
             Ours {
                 up,
+                down: BTreeSet::new(),
                 addresses,
                 routes: routes.into_iter().map(|(key, last)| (key, Some(Ipv4Addr::new(10, 9, 9, last)))).collect(),
                 neighbours: neighbours.into_iter().map(|(key, last)| (key, MacAddr(2, 0, 0, 0, 0, last))).collect(),
@@ -462,6 +591,21 @@ mod tests {
     const WIRED: IfIndex = IfIndex(3);
     const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
 
+    fn link(up: bool) -> Link {
+        Link {
+            name: "eth0".to_owned(),
+            mac: None,
+            up,
+            carrier: up,
+        }
+    }
+
+    fn mirror() -> Mirror {
+        let mut mirror = Mirror::default();
+        mirror.take(KernelEvent::Link(WIRED, link(true)));
+        mirror
+    }
+
     fn wanted() -> Ours {
         let mut wanted = Ours::default();
         wanted.addresses.insert((WIRED, HOST));
@@ -471,7 +615,7 @@ mod tests {
     #[test]
     fn a_refused_change_waits_longer_each_time() {
         let mut now = crate::engine::test_clock();
-        let mut mirror = Mirror::default();
+        let mut mirror = mirror();
         let mut waits = Vec::new();
         for _ in 0..9 {
             let changes = mirror.reconcile(&wanted(), now);
@@ -491,15 +635,65 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_already() {
+        let (index, address) = (WIRED, HOST);
+        let addition = Change::AddAddress { index, address };
+        let removal = Change::RemoveAddress { index, address };
+        let sysctl = Sysctl {
+            index: Some(WIRED),
+            setting: "forwarding",
+        };
+        let hold = Change::HoldSysctl { sysctl, value: 1 };
+        let release = Change::ReleaseSysctl { sysctl };
+        for (change, errors) in [
+            (addition, &[17][..]),
+            (removal, &[2, 3, 6, 19, 99]),
+            (release, &[2, 3, 6, 19, 99]),
+            (hold, &[]),
+            (Change::SetUp(WIRED), &[]),
+        ] {
+            let done: Vec<i32> = (1..134).filter(|e| is_done_already(&change, *e)).collect();
+            assert_eq!(done, errors, "{change:?}");
+        }
+    }
+
+    #[test]
+    fn a_refused_change_that_nobody_wants_any_more_is_dropped() {
+        let now = crate::engine::test_clock();
+        let mut mirror = mirror();
+        let change = mirror.reconcile(&wanted(), now).remove(0);
+        assert!(mirror.refuse(change, 12, now));
+        assert_eq!(mirror.refused(), 1);
+        assert_eq!(mirror.reconcile(&Ours::default(), now), []);
+        assert_eq!((mirror.next_deadline(), mirror.refused()), (None, 0));
+    }
+
+    #[test]
+    fn nothing_is_undone_on_an_interface_that_is_gone() {
+        let now = crate::engine::test_clock();
+        for late_removal in [false, true] {
+            let mut mirror = mirror();
+            let mut change = mirror.reconcile(&wanted(), now).remove(0);
+            if late_removal {
+                change = mirror.reconcile(&Ours::default(), now).remove(0);
+            }
+            mirror.take(KernelEvent::LinkGone(WIRED));
+            assert!(!mirror.refuse(change, 1, now));
+            assert_eq!(mirror.reconcile(&Ours::default(), now), []);
+            assert_eq!((mirror.next_deadline(), mirror.refused()), (None, 0));
+        }
+    }
+
+    #[test]
     fn a_removal_of_what_is_gone_is_done() {
         let now = crate::engine::test_clock();
-        let mut mirror = Mirror::default();
+        let mut mirror = mirror();
         mirror.reconcile(&wanted(), now);
         let removal = mirror.reconcile(&Ours::default(), now).remove(0);
-        mirror.refuse(removal.clone(), 99, now);
+        assert!(!mirror.refuse(removal.clone(), 99, now));
         let later = now + LONGEST_RETRY;
         assert_eq!(mirror.reconcile(&Ours::default(), later), []);
-        mirror.refuse(removal.clone(), 1, later);
+        assert!(mirror.refuse(removal.clone(), 1, later));
         let much_later = later + LONGEST_RETRY;
         assert_eq!(mirror.reconcile(&Ours::default(), much_later), [removal]);
     }
@@ -507,17 +701,10 @@ mod tests {
     #[test]
     fn routes_are_gone_when_their_interface_goes_down() {
         let now = crate::engine::test_clock();
-        let link = |up| Link {
-            name: "eth0".to_owned(),
-            mac: None,
-            up,
-            carrier: up,
-        };
         let mut wanted = Ours::default();
         wanted.up.insert(WIRED);
         wanted.routes.insert((WIRED, HOST), Some(HOST));
-        let mut mirror = Mirror::default();
-        mirror.take(KernelEvent::Link(WIRED, link(true)));
+        let mut mirror = mirror();
         assert_eq!(mirror.reconcile(&wanted, now).len(), 1);
         mirror.take(KernelEvent::Link(WIRED, link(false)));
         assert_eq!(mirror.reconcile(&wanted, now).len(), 2);

@@ -4,13 +4,14 @@
 //! message costs nothing.
 //!
 //! ```text
-//!                      uplink ready                     cable in
-//! WaitingForUplink ------------------> WaitingForCable ----------> Bridging
-//!        ^  ^                             |       ^                 |    |
-//!        |  +------- uplink lost ---------+       +--- cable out ---+    |
-//!        +------------------------- uplink lost -------------------------+
+//!                      uplink ready                     cable in           one segment
+//! WaitingForUplink ------------------> WaitingForCable ----------> Bridging -----------> Loop
+//!        ^  ^                             |       ^                 | ^  |  <----------- | |
+//!        |  +------- uplink lost ---------+       +--- cable out ---+-|--|---- two ------+ |
+//!        +------------------------- uplink lost ----------------------+--+-----------------+
 //!
-//! Stop leads from every state to Stopping, and nothing leads out of it.
+//! While it is not known whether the ports are on one segment, the state stays. Stop leads from every state to Stopping, and
+//! nothing leads out of it.
 //! ```
 
 use std::net::Ipv4Addr;
@@ -18,6 +19,7 @@ use std::net::Ipv4Addr;
 use crate::addr::{IfIndex, MacAddr, Side};
 
 use super::kernel_state::Mirror;
+use super::loop_guard::Segments;
 use super::{Address, BridgeState, Link};
 
 /// Longest prefix that leaves room for another host.
@@ -74,7 +76,8 @@ fn mask(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
 }
 
-fn network(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
+/// Returns the first address of a network.
+pub(crate) fn network(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
     (u32::from(address) & mask(prefix)).into()
 }
 
@@ -83,6 +86,7 @@ fn network(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
 pub(crate) struct Conditions {
     pub(crate) uplink_ready: bool,
     pub(crate) cable: bool,
+    pub(crate) segments: Segments,
     pub(crate) stop: bool,
 }
 
@@ -100,7 +104,12 @@ pub(crate) fn next_state(state: BridgeState, conditions: Conditions) -> BridgeSt
                 ..
             } => BridgeState::WaitingForUplink,
             Conditions { cable: false, .. } => BridgeState::WaitingForCable,
-            Conditions { .. } => BridgeState::Bridging,
+            Conditions { segments, .. } => match segments {
+                // It is known in a moment.
+                Segments::Unknown => state,
+                Segments::Same => BridgeState::Loop,
+                Segments::Separate => BridgeState::Bridging,
+            },
         },
     }
 }
@@ -176,68 +185,70 @@ mod tests {
         let mut table = String::new();
         for state in STATES {
             for bits in 0..8 {
-                let conditions = Conditions {
-                    uplink_ready: bits & 1 != 0,
-                    cable: bits & 2 != 0,
-                    stop: bits & 4 != 0,
-                };
+                let (uplink_ready, cable, stop) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
+                let word = |said: bool, word| if said { word } else { "-" };
                 let said = format!(
                     "{} {} {}",
-                    if conditions.uplink_ready {
-                        "uplink"
-                    } else {
-                        "-"
-                    },
-                    if conditions.cable { "cable" } else { "-" },
-                    if conditions.stop { "stop" } else { "-" },
+                    word(uplink_ready, "uplink"),
+                    word(cable, "cable"),
+                    word(stop, "stop"),
                 );
-                let next = next_state(state, conditions);
+                let next =
+                    [Segments::Unknown, Segments::Separate, Segments::Same].map(|segments| {
+                        let conditions = Conditions {
+                            uplink_ready,
+                            cable,
+                            segments,
+                            stop,
+                        };
+                        next_state(state, conditions)
+                    });
                 writeln!(table, "{:16} + {said:17} -> {next:?}", format!("{state:?}")).unwrap();
             }
         }
+        // Unknown, separate, the same.
         expect![[r#"
-            WaitingForUplink + - - -             -> WaitingForUplink
-            WaitingForUplink + uplink - -        -> WaitingForCable
-            WaitingForUplink + - cable -         -> WaitingForUplink
-            WaitingForUplink + uplink cable -    -> Bridging
-            WaitingForUplink + - - stop          -> Stopping
-            WaitingForUplink + uplink - stop     -> Stopping
-            WaitingForUplink + - cable stop      -> Stopping
-            WaitingForUplink + uplink cable stop -> Stopping
-            WaitingForCable  + - - -             -> WaitingForUplink
-            WaitingForCable  + uplink - -        -> WaitingForCable
-            WaitingForCable  + - cable -         -> WaitingForUplink
-            WaitingForCable  + uplink cable -    -> Bridging
-            WaitingForCable  + - - stop          -> Stopping
-            WaitingForCable  + uplink - stop     -> Stopping
-            WaitingForCable  + - cable stop      -> Stopping
-            WaitingForCable  + uplink cable stop -> Stopping
-            Bridging         + - - -             -> WaitingForUplink
-            Bridging         + uplink - -        -> WaitingForCable
-            Bridging         + - cable -         -> WaitingForUplink
-            Bridging         + uplink cable -    -> Bridging
-            Bridging         + - - stop          -> Stopping
-            Bridging         + uplink - stop     -> Stopping
-            Bridging         + - cable stop      -> Stopping
-            Bridging         + uplink cable stop -> Stopping
-            Loop             + - - -             -> WaitingForUplink
-            Loop             + uplink - -        -> WaitingForCable
-            Loop             + - cable -         -> WaitingForUplink
-            Loop             + uplink cable -    -> Bridging
-            Loop             + - - stop          -> Stopping
-            Loop             + uplink - stop     -> Stopping
-            Loop             + - cable stop      -> Stopping
-            Loop             + uplink cable stop -> Stopping
-            Stopping         + - - -             -> Stopping
-            Stopping         + uplink - -        -> Stopping
-            Stopping         + - cable -         -> Stopping
-            Stopping         + uplink cable -    -> Stopping
-            Stopping         + - - stop          -> Stopping
-            Stopping         + uplink - stop     -> Stopping
-            Stopping         + - cable stop      -> Stopping
-            Stopping         + uplink cable stop -> Stopping
-        "#]]
-        .assert_eq(&table);
+            WaitingForUplink + - - -             -> [WaitingForUplink, WaitingForUplink, WaitingForUplink]
+            WaitingForUplink + uplink - -        -> [WaitingForCable, WaitingForCable, WaitingForCable]
+            WaitingForUplink + - cable -         -> [WaitingForUplink, WaitingForUplink, WaitingForUplink]
+            WaitingForUplink + uplink cable -    -> [WaitingForUplink, Bridging, Loop]
+            WaitingForUplink + - - stop          -> [Stopping, Stopping, Stopping]
+            WaitingForUplink + uplink - stop     -> [Stopping, Stopping, Stopping]
+            WaitingForUplink + - cable stop      -> [Stopping, Stopping, Stopping]
+            WaitingForUplink + uplink cable stop -> [Stopping, Stopping, Stopping]
+            WaitingForCable  + - - -             -> [WaitingForUplink, WaitingForUplink, WaitingForUplink]
+            WaitingForCable  + uplink - -        -> [WaitingForCable, WaitingForCable, WaitingForCable]
+            WaitingForCable  + - cable -         -> [WaitingForUplink, WaitingForUplink, WaitingForUplink]
+            WaitingForCable  + uplink cable -    -> [WaitingForCable, Bridging, Loop]
+            WaitingForCable  + - - stop          -> [Stopping, Stopping, Stopping]
+            WaitingForCable  + uplink - stop     -> [Stopping, Stopping, Stopping]
+            WaitingForCable  + - cable stop      -> [Stopping, Stopping, Stopping]
+            WaitingForCable  + uplink cable stop -> [Stopping, Stopping, Stopping]
+            Bridging         + - - -             -> [WaitingForUplink, WaitingForUplink, WaitingForUplink]
+            Bridging         + uplink - -        -> [WaitingForCable, WaitingForCable, WaitingForCable]
+            Bridging         + - cable -         -> [WaitingForUplink, WaitingForUplink, WaitingForUplink]
+            Bridging         + uplink cable -    -> [Bridging, Bridging, Loop]
+            Bridging         + - - stop          -> [Stopping, Stopping, Stopping]
+            Bridging         + uplink - stop     -> [Stopping, Stopping, Stopping]
+            Bridging         + - cable stop      -> [Stopping, Stopping, Stopping]
+            Bridging         + uplink cable stop -> [Stopping, Stopping, Stopping]
+            Loop             + - - -             -> [WaitingForUplink, WaitingForUplink, WaitingForUplink]
+            Loop             + uplink - -        -> [WaitingForCable, WaitingForCable, WaitingForCable]
+            Loop             + - cable -         -> [WaitingForUplink, WaitingForUplink, WaitingForUplink]
+            Loop             + uplink cable -    -> [Loop, Bridging, Loop]
+            Loop             + - - stop          -> [Stopping, Stopping, Stopping]
+            Loop             + uplink - stop     -> [Stopping, Stopping, Stopping]
+            Loop             + - cable stop      -> [Stopping, Stopping, Stopping]
+            Loop             + uplink cable stop -> [Stopping, Stopping, Stopping]
+            Stopping         + - - -             -> [Stopping, Stopping, Stopping]
+            Stopping         + uplink - -        -> [Stopping, Stopping, Stopping]
+            Stopping         + - cable -         -> [Stopping, Stopping, Stopping]
+            Stopping         + uplink cable -    -> [Stopping, Stopping, Stopping]
+            Stopping         + - - stop          -> [Stopping, Stopping, Stopping]
+            Stopping         + uplink - stop     -> [Stopping, Stopping, Stopping]
+            Stopping         + - cable stop      -> [Stopping, Stopping, Stopping]
+            Stopping         + uplink cable stop -> [Stopping, Stopping, Stopping]
+        "#]].assert_eq(&table);
     }
 
     fn bridge(address: [u8; 4], prefix: u8) -> Bridge {

@@ -7,71 +7,112 @@
 
 mod seam;
 
+mod settings;
+
 mod link;
+
+mod loop_guard;
+
+mod network;
+
+mod bounce;
+
+mod homecoming;
+
+mod roaming;
+
+mod supervision;
 
 mod turn;
 
 mod host;
 
+mod table;
+
 mod hosts;
 
+mod ageing;
+
+mod bearings;
+
+mod moves;
+
+mod traffic;
+
+mod gateway;
+
+mod mix;
+
 mod pace;
+
+mod questions;
 
 mod proxy_arp;
 
 mod dhcp_relay;
 
+mod dhcp_ladder;
+
+mod dhcp_crossing;
+
+mod dhcp_transactions;
+
+mod dhcp_admission;
+
+mod discovery;
+
+mod radio;
+
 mod kernel_state;
 
+mod doctor;
+
 mod report;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod model;
 
 #[cfg(test)]
 mod invariants;
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+#[cfg(test)]
+mod starvation;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use tracing::{debug, info, trace, warn};
 
 use crate::addr::{IfIndex, Side};
-use crate::wire::ethernet;
-use crate::wire::{arp, udp};
+use crate::wire::{self, arp, ethernet, udp};
 
+use bounce::Bounce;
 use dhcp_relay::DhcpRelay;
+use discovery::Discovery;
+use homecoming::Homecoming;
 use host::Place;
 use hosts::Hosts;
-use kernel_state::{Mirror, Ours};
-use link::{Bridge, Conditions, Interfaces};
+use kernel_state::Mirror;
+use link::{Bridge, Interfaces};
+use loop_guard::{LoopGuard, Segments};
+use network::Network;
 use proxy_arp::ProxyArp;
+use radio::Radio;
 use turn::{Counters, Turn};
 
-pub use report::{HostReport, InterfaceReport, Report};
-pub use seam::{
-    Action, Address, BridgeState, Change, Input, KernelEvent, KernelState, Link, Route, Sysctl,
+pub use dhcp_crossing::Way;
+pub use doctor::Problem;
+pub use radio::{
+    Association, RadioAction, RadioEvent, RadioReport, RadioState, Stage, SupplicantEvent,
 };
-
-/// What the engine is told once, by the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Name of the interface that is a member of the network.
-    pub uplink: String,
-    /// Name of the interface whose hosts are to become members.
-    pub downlink: String,
-    /// A DHCP request that already passed this many relays is dropped (D1).
-    pub dhcp_max_hops: u8,
-}
-
-impl Settings {
-    /// Returns the settings for two interfaces, everything else at its default.
-    pub fn new(uplink: impl Into<String>, downlink: impl Into<String>) -> Settings {
-        Settings {
-            uplink: uplink.into(),
-            downlink: downlink.into(),
-            dhcp_max_hops: 16,
-        }
-    }
-}
+pub use report::{DhcpReport, DhcpServerReport, HostReport, InterfaceReport, Report};
+pub use seam::{
+    Action, Address, BridgeState, Change, Glimpse, Input, KernelEvent, KernelState, Link, Route,
+    Sysctl,
+};
+pub use settings::{
+    DhcpMode, DhcpSettings, DiscoverySettings, Recovery, Settings, WifiSettings, WiredSettings,
+};
 
 /// The bridge's decisions: what it knows, and what follows from what it is told.
 #[derive(Debug)]
@@ -83,29 +124,51 @@ pub struct Engine {
     ports: BTreeMap<Side, IfIndex>,
     /// Present while hosts are served.
     bridge: Option<Bridge>,
+    /// Whether there was a bridge yet.
+    served: bool,
     /// The network that the hosts in the table belong to.
-    network: Option<(Ipv4Addr, u8)>,
+    network: Network,
+    bounce: Bounce,
+    homecoming: Homecoming,
+    /// Interfaces that were down until we set them up.
+    raised: BTreeSet<IfIndex>,
+    /// Interfaces that are down because of a bounce.
+    lowered: BTreeSet<IfIndex>,
     mirror: Mirror,
     hosts: Hosts,
+    loop_guard: LoopGuard,
+    /// What the loop guard knew when the consequences were last drawn.
+    segments: Segments,
     proxy_arp: ProxyArp,
     dhcp_relay: DhcpRelay,
+    radio: Radio,
+    discovery: Discovery,
     counters: Counters,
     finished: bool,
 }
 
 impl Engine {
     /// Returns an engine that knows nothing of the kernel yet; `seed` spreads its timers.
-    pub fn new(settings: Settings, seed: u64, _now: Instant) -> Engine {
+    pub fn new(settings: Settings, seed: u64) -> Engine {
         Engine {
             state: BridgeState::WaitingForUplink,
             interfaces: Interfaces::default(),
             ports: BTreeMap::new(),
             bridge: None,
-            network: None,
+            served: false,
+            network: Network::default(),
+            bounce: Bounce::default(),
+            homecoming: Homecoming::default(),
+            raised: BTreeSet::new(),
+            lowered: BTreeSet::new(),
             mirror: Mirror::default(),
             hosts: Hosts::new(seed),
+            loop_guard: LoopGuard::new(seed),
+            segments: Segments::Unknown,
             proxy_arp: ProxyArp::default(),
-            dhcp_relay: DhcpRelay::new(settings.dhcp_max_hops),
+            dhcp_relay: DhcpRelay::new(settings.dhcp.clone(), seed),
+            radio: Radio::default(),
+            discovery: Discovery::new(&settings.discovery),
             counters: Counters::new(),
             finished: false,
             settings,
@@ -119,23 +182,46 @@ impl Engine {
             return;
         }
         let mut frames = Vec::new();
-        let is_frame = matches!(input, Input::Frame { .. });
+        let is_frame = matches!(input, Input::Frame { .. } | Input::Traffic(_));
+        let is_tick = matches!(input, Input::Tick);
+        // What concerns single hosts is compared for these alone: with a thousand of them, each tells of itself.
+        let mut touched = None;
+        let mut whole = match input {
+            Input::Frame { .. } | Input::Traffic(_) => false,
+            Input::Tick => {
+                let due = self.mirror.next_deadline();
+                self.bridge.is_none() || due.is_some_and(|due| due <= now)
+            }
+            Input::KernelDump(_)
+            | Input::Kernel(_)
+            | Input::Refused { .. }
+            | Input::Port67Taken
+            | Input::Port67Held
+            | Input::Radio(_)
+            | Input::Configured(_)
+            | Input::Stop => true,
+        };
         match input {
             Input::KernelDump(state) => {
                 self.mirror.load(state);
                 self.supervise(now, BridgeState::Bridging, actions, &mut frames);
             }
             Input::Kernel(event) => {
-                self.mirror.take(event);
-                self.supervise(now, BridgeState::Bridging, actions, &mut frames);
+                touched = self.mirror.take(event);
+                whole = touched.is_none();
+                if whole {
+                    self.supervise(now, BridgeState::Bridging, actions, &mut frames);
+                }
             }
             Input::Stop => {
                 self.supervise(now, BridgeState::Stopping, actions, &mut frames);
             }
             Input::Refused { change, errno } => {
-                warn!(?change, errno, "the kernel refused a change");
-                self.count("kernel-refused");
-                self.mirror.refuse(change, errno, now);
+                debug!(?change, errno, "a change was not made");
+                if self.mirror.refuse(change.clone(), errno, now) {
+                    warn!(?change, errno, "the kernel refused a change");
+                    self.count("kernel-refused");
+                }
             }
             Input::Port67Taken => {
                 warn!("port 67 is taken by another program; DHCP is not relayed");
@@ -146,12 +232,46 @@ impl Engine {
                     info!("port 67 is free again; DHCP is relayed");
                 }
             }
-            Input::Frame { side, bytes } => self.handle_frame(side, bytes, now, &mut frames),
+            Input::Frame { side, bytes } => {
+                self.radio.hear(side, now);
+                self.handle_frame(side, bytes, now, &mut frames);
+            }
+            Input::Traffic(glimpses) => self.handle_traffic(glimpses, now, &mut frames),
+            Input::Radio(event) => {
+                let before = self.radio.access_point();
+                self.radio.take(event, &self.settings, now, actions);
+                let after = self.radio.access_point();
+                if before.is_some() && after.is_some() && before != after {
+                    self.handle_roam(now, &mut frames);
+                }
+            }
+            Input::Configured(settings) => {
+                self.configure(settings, actions);
+                self.supervise(now, BridgeState::Bridging, actions, &mut frames);
+            }
             Input::Tick => self.handle_tick(now, &mut frames),
         }
-        // Comparing hundreds of hosts for each frame of a flood would cost the frames that matter.
-        if self.hosts.take_rerouted() || !is_frame {
+        let bounced = is_tick && self.bounce.handle_tick(now);
+        self.note_gateway(now);
+        let elsewhere = self.review_network(now);
+        if elsewhere {
+            // What was to be said concerned hosts that are nobody's here.
+            frames.clear();
+        }
+        let resupervised = bounced || elsewhere || self.segments != self.loop_guard.segments();
+        if resupervised {
+            self.supervise(now, BridgeState::Bridging, actions, &mut frames);
+        }
+        let mut moved = self.hosts.take_moved();
+        moved.extend(touched);
+        whole |= self.bridge.is_none() && !moved.is_empty();
+        if whole || resupervised || self.mirror.refused() > 0 {
             self.reconcile(now, actions);
+        } else if !moved.is_empty() {
+            self.reconcile_hosts(&moved, actions);
+        }
+        if !is_frame {
+            self.review_radio(now, actions);
         }
         let sends = frames.into_iter();
         actions.extend(sends.map(|(side, frame)| Action::Send { side, frame }));
@@ -168,11 +288,20 @@ impl Engine {
         }
         let deadlines = [
             self.mirror.next_deadline(),
+            self.loop_guard.next_deadline(),
+            self.bounce.next_deadline(),
+            self.homecoming.next_deadline(),
             self.hosts.next_deadline(),
             self.proxy_arp.next_deadline(),
             self.dhcp_relay.next_deadline(),
+            self.radio.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
+    }
+
+    /// Returns since when the gateway does not answer, if it is asked and does not.
+    pub fn gateway_silent_since(&self) -> Option<Instant> {
+        self.hosts.gateway().silent_since()
     }
 
     /// Returns what `footbridge status` shows.
@@ -180,139 +309,33 @@ impl Engine {
         Report::new(self, now)
     }
 
+    fn note_gateway(&mut self, now: Instant) {
+        let gateway = self.network.gateway().filter(|_| self.bridge.is_some());
+        if let Some(place) = gateway.and_then(|ip| self.hosts.verified(ip, Side::Uplink, now)) {
+            self.network.note_gateway(place.mac);
+        }
+    }
+
     fn count(&mut self, name: &'static str) {
         *self.counters.entry(name).or_default() += 1;
     }
 
-    /// Draws the consequences of a change of the interfaces, or of the wish to end.
-    fn supervise(
-        &mut self,
-        now: Instant,
-        wish: BridgeState,
-        actions: &mut Vec<Action>,
-        frames: &mut Vec<(Side, Vec<u8>)>,
-    ) {
-        let before = self.interfaces;
-        self.interfaces = Interfaces {
-            uplink: link::resolve(&self.settings.uplink, before.uplink, &self.mirror),
-            wired: link::resolve(&self.settings.downlink, before.wired, &self.mirror),
-        };
-        let uplink = self.uplink();
-        let wired = link::live_port(self.interfaces.wired, &self.mirror);
-        let conditions = Conditions {
-            uplink_ready: uplink.is_some(),
-            cable: wired.is_some(),
-            stop: wish == BridgeState::Stopping,
-        };
-        let from = self.state;
-        self.state = link::next_state(from, conditions);
-        self.switch_ports(actions);
-        let bridge = match (self.state, uplink, wired) {
-            (BridgeState::Bridging, Some((uplink, address)), Some(wired)) => Some(Bridge {
-                uplink,
-                wired,
-                address: address.address,
-                prefix: address.prefix,
-                gateway: self.mirror.gateway(uplink.index),
-            }),
-            _ => None,
-        };
-        self.switch_bridge(bridge, now, frames);
-        if from != self.state {
-            let to = self.state;
-            info!(?from, ?to, "bridge state changed");
-            actions.push(Action::StateChanged { from, to });
+    /// Takes another configuration. Interfaces of other names are found anew; all else is only done otherwise from here on.
+    fn configure(&mut self, settings: Settings, actions: &mut Vec<Action>) {
+        let before = std::mem::replace(&mut self.settings, settings);
+        if (&before.uplink, &before.downlink) != (&self.settings.uplink, &self.settings.downlink) {
+            self.interfaces = Interfaces::default();
         }
-    }
-
-    fn uplink(&self) -> Option<(link::Port, Address)> {
-        let port = link::live_port(self.interfaces.uplink, &self.mirror)?;
-        let in_use = self.bridge.map(|bridge| bridge.address);
-        Some((
-            port,
-            link::uplink_address(port.index, in_use, &self.mirror)?,
-        ))
-    }
-
-    /// Opens and closes packet sockets. They are open whenever an interface is there and was up once, so that no frame is
-    /// missed when the bridge begins; on the uplink promiscuous, because a radio's firmware otherwise answers and drops ARP
-    /// for addresses it does not know as its own.
-    fn switch_ports(&mut self, actions: &mut Vec<Action>) {
-        for (side, found) in [
-            (Side::Uplink, self.interfaces.uplink),
-            (Side::Wired, self.interfaces.wired),
-        ] {
-            let stopping = self.state == BridgeState::Stopping;
-            let found = found.filter(|_| !stopping);
-            let open = self.ports.get(&side).copied();
-            if open.is_some() && open != found {
-                self.ports.remove(&side);
-                actions.push(Action::ClosePort { side });
-            }
-            let links = &self.mirror.links;
-            let usable = |index: &IfIndex| {
-                links
-                    .get(index)
-                    .is_some_and(|link| link.up && link.mac.is_some())
-            };
-            if let Some(index) = found.filter(usable)
-                && !self.ports.contains_key(&side)
-            {
-                self.ports.insert(side, index);
-                actions.push(Action::OpenPort {
-                    side,
-                    index,
-                    promiscuous: side == Side::Uplink,
-                });
-            }
+        if before.dhcp != self.settings.dhcp {
+            self.dhcp_relay.configure(self.settings.dhcp.clone());
         }
-    }
-
-    /// Begins, ends or changes the serving of hosts.
-    fn switch_bridge(
-        &mut self,
-        bridge: Option<Bridge>,
-        now: Instant,
-        frames: &mut Vec<(Side, Vec<u8>)>,
-    ) {
-        let before = std::mem::replace(&mut self.bridge, bridge);
-        if before == bridge {
-            return;
+        if before.discovery != self.settings.discovery {
+            self.discovery = Discovery::new(&self.settings.discovery);
+            // What a socket lets pass is decided when it is opened.
+            let open = std::mem::take(&mut self.ports).into_keys();
+            actions.extend(open.map(|side| Action::ClosePort { side }));
         }
-        let place = |bridge: Bridge| (bridge.uplink, bridge.wired, bridge.network(), bridge.prefix);
-        let same_place = before.map(place) == bridge.map(place);
-        if !same_place {
-            self.hosts.interrupt(now);
-            self.proxy_arp.clear();
-        }
-        if before.map(|b| b.address) != bridge.map(|b| b.address) {
-            self.dhcp_relay.clear();
-        }
-        let Some(bridge) = bridge else {
-            return;
-        };
-        debug!(address = %bridge.address, prefix = bridge.prefix, gateway = ?bridge.gateway, "bridge changed");
-        let network = Some((bridge.network(), bridge.prefix));
-        let same_network = std::mem::replace(&mut self.network, network) == network;
-        self.hosts.retain(|ip, side| {
-            same_network
-                && bridge.may_be_host(ip)
-                && (side == Side::Uplink || bridge.gateway != Some(ip))
-        });
-        if !same_place {
-            self.hosts.recall(now);
-        }
-        let mut turn = Turn {
-            now,
-            bridge,
-            counters: &mut self.counters,
-            frames,
-        };
-        self.proxy_arp.ask_gateway(&mut turn);
-        for (ip, mac) in self.mirror.neighbours(bridge.wired.index) {
-            self.hosts.adopt(&mut turn, ip, mac);
-        }
-        self.hosts.handle_tick(&mut turn);
+        self.radio.configure(&self.settings, actions);
     }
 
     fn handle_frame(
@@ -322,10 +345,6 @@ impl Engine {
         now: Instant,
         frames: &mut Vec<(Side, Vec<u8>)>,
     ) {
-        let Some(bridge) = self.bridge else {
-            self.count("frame-while-waiting");
-            return;
-        };
         let frame = match ethernet::decode(bytes) {
             Ok(frame) => frame,
             Err(reason) => {
@@ -333,6 +352,16 @@ impl Engine {
                 self.count("frame-malformed");
                 return;
             }
+        };
+        let address = self.bridge.map(|bridge| bridge.address);
+        if self.guard(now, address, frames, |guard, outlet| {
+            guard.handle_frame(side, &frame, outlet)
+        }) {
+            return;
+        }
+        let Some(bridge) = self.bridge else {
+            self.count("frame-while-waiting");
+            return;
         };
         if [bridge.uplink.mac, bridge.wired.mac].contains(&frame.source) {
             self.count("frame-own");
@@ -359,25 +388,82 @@ impl Engine {
                     turn.count("arp-malformed");
                 }
             },
-            ethernet::TYPE_IPV4 => match udp::decode(&frame) {
-                Ok(datagram) => {
-                    let from = Place {
-                        mac: frame.source,
-                        side,
-                    };
-                    self.dhcp_relay
-                        .handle_datagram(&mut turn, &mut self.hosts, from, &datagram)
-                }
-                Err(reason) => {
-                    trace!(%side, %reason, "datagram dropped");
-                    turn.count("udp-malformed");
-                }
-            },
+            ethernet::TYPE_IPV4 | ethernet::TYPE_WAKE_ON_LAN => {
+                let from = Place {
+                    mac: frame.source,
+                    side,
+                };
+                self.handle_packet(from, &frame, now, frames);
+            }
             _ => turn.count("frame-other"),
         }
     }
 
+    fn handle_traffic(
+        &mut self,
+        glimpses: &[Glimpse],
+        now: Instant,
+        frames: &mut Vec<(Side, Vec<u8>)>,
+    ) {
+        if let Some(bridge) = self.bridge {
+            let mut turn = Turn {
+                now,
+                bridge,
+                counters: &mut self.counters,
+                frames,
+            };
+            self.hosts.handle_traffic(&mut turn, glimpses);
+            for ip in self.hosts.strangers(&turn, glimpses) {
+                self.proxy_arp.look_for(&mut turn, Side::Wired, ip);
+            }
+        }
+    }
+
+    /// Takes a packet that is discovery's or DHCP's.
+    fn handle_packet(
+        &mut self,
+        from: Place,
+        frame: &ethernet::Frame<'_>,
+        now: Instant,
+        frames: &mut Vec<(Side, Vec<u8>)>,
+    ) {
+        let Some(bridge) = self.bridge else {
+            return;
+        };
+        let mut turn = Turn {
+            now,
+            bridge,
+            counters: &mut self.counters,
+            frames,
+        };
+        let (side, hosts) = (from.side, &mut self.hosts);
+        match wire::discovery::decode(frame) {
+            Ok(Some(heard)) => {
+                let proxy_arp = &mut self.proxy_arp;
+                return self
+                    .discovery
+                    .handle(&mut turn, hosts, proxy_arp, from, &heard);
+            }
+            Ok(None) => {}
+            Err(reason) => {
+                trace!(%side, %reason, "discovery dropped");
+                return turn.count("discovery-malformed");
+            }
+        }
+        match udp::decode(frame) {
+            Ok(datagram) => self
+                .dhcp_relay
+                .handle_datagram(&mut turn, hosts, from, &datagram),
+            Err(reason) => {
+                trace!(%side, %reason, "datagram dropped");
+                turn.count("udp-malformed");
+            }
+        }
+    }
+
     fn handle_tick(&mut self, now: Instant, frames: &mut Vec<(Side, Vec<u8>)>) {
+        let address = self.uplink().map(|(_, address)| address.address);
+        self.guard(now, address, frames, LoopGuard::handle_tick);
         self.dhcp_relay.handle_tick(now);
         let Some(bridge) = self.bridge else {
             self.hosts.handle_idle_tick(now);
@@ -394,41 +480,16 @@ impl Engine {
                 .answer_verified(&mut turn, &self.hosts, ip, side);
         }
         self.proxy_arp.handle_tick(&mut turn);
-    }
-
-    /// Brings the kernel's state to what it should be.
-    fn reconcile(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let wanted = self.wanted();
-        let changes = self.mirror.reconcile(&wanted, now);
-        actions.extend(changes.into_iter().map(Action::Apply));
-    }
-
-    fn wanted(&self) -> Ours {
-        let mut wanted = Ours::default();
-        if self.state == BridgeState::Stopping {
-            return wanted;
-        }
-        wanted.up.extend(self.interfaces.wired);
-        let Some(bridge) = self.bridge else {
-            return wanted;
-        };
-        let index = bridge.wired.index;
-        wanted.sysctls = kernel_state::held_sysctls(bridge.uplink.index, index);
-        wanted.addresses.insert((index, bridge.address));
-        for (ip, mac) in self.hosts.routed() {
-            wanted.routes.insert((index, ip), Some(bridge.address));
-            wanted.neighbours.insert((index, ip), mac);
-        }
-        wanted
+        self.homecoming.handle_tick(&mut turn, &self.hosts);
     }
 }
 
 /// Returns a moment for tests to begin at; what they do with time from there is arithmetic.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 #[expect(
     clippy::disallowed_methods,
     reason = "an `Instant` cannot be made otherwise"
 )]
-fn test_clock() -> Instant {
+pub(crate) fn test_clock() -> Instant {
     Instant::now()
 }

@@ -15,6 +15,7 @@ pub(crate) struct Pace {
     most: u32,
     most_of_one: u32,
     since: Option<Instant>,
+    used: u32,
     /// Holds no more stations than `most`.
     counts: BTreeMap<MacAddr, u32>,
 }
@@ -25,20 +26,31 @@ impl Pace {
             most,
             most_of_one,
             since: None,
+            used: 0,
             counts: BTreeMap::new(),
         }
     }
 
     /// Returns whether the station may have its way once more, and counts it if so.
     pub(crate) fn allows(&mut self, station: MacAddr, now: Instant) -> bool {
+        self.allows_up_to(self.most, station, now)
+    }
+
+    /// The same for a purpose that must leave the rest of the second to better ones.
+    pub(crate) fn allows_up_to(&mut self, most: u32, station: MacAddr, now: Instant) -> bool {
         if self.since.is_none_or(|since| since + WINDOW <= now) {
             self.since = Some(now);
+            self.used = 0;
             self.counts.clear();
         }
-        let own = self.counts.get(&station).copied().unwrap_or_default();
-        let allowed = own < self.most_of_one && self.counts.values().sum::<u32>() < self.most;
+        if self.used >= most {
+            return false;
+        }
+        let own = self.counts.entry(station).or_default();
+        let allowed = *own < self.most_of_one;
         if allowed {
-            self.counts.insert(station, own + 1);
+            *own += 1;
+            self.used += 1;
         }
         allowed
     }

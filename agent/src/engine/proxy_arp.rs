@@ -2,77 +2,66 @@
 //!
 //! A target that is not verified is asked for on the other side with our own address (A4), and whoever asked is answered when
 //! it answers. A probe is passed on as a probe and answered only by an answer obtained since (A3). The kernel answers for our
-//! own address on both sides, so nothing here does.
+//! own address on both sides, so nothing here does; what it does not do is defend it (A7).
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use tracing::trace;
 
-use crate::addr::{MacAddr, Side};
+use crate::addr::Side;
 use crate::wire::arp::{Arp, Operation};
 
-use super::host::Place;
+use super::host::{Place, Word};
 use super::hosts::{Hosts, Learned};
+use super::pace::Pace;
+use super::questions::{Asker, Key, Kind, Questions};
 use super::turn::Turn;
 
-/// Most questions open on a side: half a /24, so that a sweep from one side cannot flood the other, nor keep the other from
-/// asking.
-pub(crate) const MOST_QUESTIONS: usize = 128;
-/// Most open questions of one asker: more than an ordinary host's new conversations in two seconds.
-const MOST_PER_ASKER: usize = 16;
-/// Most askers waiting for one answer; the rest ask again by themselves.
-const MOST_WAITING: usize = 8;
-/// Waits after each request; after the last one the target counts as silent.
-const WAITS: [Duration; 3] = [
-    Duration::from_millis(250),
-    Duration::from_millis(750),
-    Duration::from_millis(1000),
-];
-/// How long an answer to a passed-on probe counts as obtained for it: RFC 5227's wait after its last probe.
-const PROBE_WINDOW: Duration = Duration::from_secs(2);
-/// Shortest time between two probes passed on for one target: well below a probing host's own pace, and no flood.
-const PROBE_PACE: Duration = Duration::from_millis(200);
-/// How long a silent target is not asked for again: shorter than any host's own retry.
-const SILENCE_LASTS: Duration = Duration::from_millis(900);
-/// Most silent targets kept; the oldest go first and are merely asked for again.
-pub(crate) const MOST_SILENT: usize = 256;
-/// Most announcements passed on in one second, whoever makes them.
+/// Most answers in a second to strangers, and to one. A flood comes in the names of strangers, and what it gets back is no more
+/// than this.
+const MOST_TO_STRANGERS: u32 = 512;
+const MOST_TO_STRANGER: u32 = 32;
+/// Most answers in a second to one host that is known; there are no more of these than the table holds.
+const MOST_TO_KNOWN: u32 = 1024;
+/// Most probes passed on in a second, and for one station: each is a broadcast.
+const MOST_PROBES: u32 = 64;
+const MOST_PROBES_OF_ONE: u32 = 8;
+/// Most announcements passed on in one second, whoever makes them, and for one station.
 const MOST_ANNOUNCEMENTS: u32 = 32;
-
-/// How long a claim to our own address is shown as a problem.
+/// How long a claim to our own address, or to the gateway's on the wire, is shown as a problem.
 const CLAIM_SHOWN: Duration = Duration::from_secs(300);
+/// Shortest time between two defences of our own address (RFC 5227's DEFEND_INTERVAL).
+const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Ask,
-    Probe,
-}
-
-/// What is asked, and on which side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    side: Side,
-    target: Ipv4Addr,
-    kind: Kind,
-}
-
+/// The questions under way, and what was given to whom lately.
 #[derive(Debug)]
-struct Question {
-    waiting: Vec<(MacAddr, Ipv4Addr)>,
-    sent: usize,
-    next: Instant,
-}
-
-/// The questions under way.
-#[derive(Debug, Default)]
 pub(crate) struct ProxyArp {
-    questions: BTreeMap<Key, Question>,
-    silent: BTreeMap<(Side, Ipv4Addr), Instant>,
-    announcements: Option<(Instant, u32)>,
+    questions: Questions,
+    answers: Pace,
+    answers_to_known: Pace,
+    probes: Pace,
+    announcements: Pace,
     /// When another station last spoke with our own address.
     own_address_claimed: Option<Instant>,
+    own_address_defended: Option<Instant>,
+    /// When somebody on the wire last spoke with the gateway's address.
+    gateway_claimed: Option<Instant>,
+}
+
+impl Default for ProxyArp {
+    fn default() -> ProxyArp {
+        ProxyArp {
+            questions: Questions::default(),
+            answers: Pace::new(MOST_TO_STRANGERS, MOST_TO_STRANGER),
+            answers_to_known: Pace::new(u32::MAX, MOST_TO_KNOWN),
+            probes: Pace::new(MOST_PROBES, MOST_PROBES_OF_ONE),
+            announcements: Pace::new(MOST_ANNOUNCEMENTS, MOST_ANNOUNCEMENTS),
+            own_address_claimed: None,
+            own_address_defended: None,
+            gateway_claimed: None,
+        }
+    }
 }
 
 impl ProxyArp {
@@ -88,30 +77,60 @@ impl ProxyArp {
         turn.count("arp-received");
         let place = Place { mac: arp.sha, side };
         if arp.spa == turn.bridge.address {
-            turn.count("own-address-claimed");
-            self.own_address_claimed = Some(turn.now);
-            return;
+            return self.defend(turn, side);
+        }
+        if side == Side::Wired && turn.bridge.gateway == Some(arp.spa) {
+            self.gateway_claimed = Some(turn.now);
         }
         if !arp.spa.is_unspecified() {
-            let learned = hosts.learn(turn, arp.spa, place);
+            let learned = hosts.learn(turn, arp.spa, place, self.word(turn, hosts, side, &arp));
             self.answer_waiting(turn, hosts, arp.spa, place);
             match learned {
                 Learned::Here => {}
                 // The sender may still be where it was, and then this is a reflection of what it said there.
                 Learned::Contested => return turn.count("arp-sender-contested"),
                 Learned::Refused => return turn.count("arp-sender-refused"),
+                // An answer would be of no use to a host on the wire that has no route.
+                Learned::Crowded if side == Side::Wired => return turn.count("arp-sender-crowded"),
+                Learned::Crowded => {}
             }
         }
+        let asker = Asker {
+            mac: arp.sha,
+            ip: arp.spa,
+            known: hosts.knows(arp.spa, place),
+        };
         let announcement = arp.spa == arp.tpa;
         match arp.operation {
             _ if announcement => self.pass_on(turn, hosts, arp.spa, place),
             Operation::Request if arp.spa.is_unspecified() => {
-                self.pass_on_probe(turn, place, arp.tpa)
+                self.pass_on_probe(turn, asker, side, arp.tpa)
             }
-            Operation::Request => {
-                self.answer_or_ask(turn, hosts, (arp.sha, arp.spa), side, arp.tpa)
-            }
+            Operation::Request => self.answer_or_ask(turn, hosts, asker, side, arp.tpa),
             Operation::Reply => {}
+        }
+    }
+
+    /// Returns whether the packet answers a question of ours: to us, about a host that was asked for there.
+    fn word(&self, turn: &Turn<'_>, hosts: &Hosts, side: Side, arp: &Arp) -> Word {
+        let to_us = arp.tpa == turn.bridge.address || arp.tpa.is_unspecified();
+        let expected = || self.questions.expects(side, arp.spa) || hosts.expects(arp.spa);
+        if arp.operation == Operation::Reply && to_us && expected() {
+            Word::Answered
+        } else {
+            Word::Spoke
+        }
+    }
+
+    /// Tells whoever believes another station that our own address is ours, but not often: two that defend one address without
+    /// end would be a storm.
+    fn defend(&mut self, turn: &mut Turn<'_>, side: Side) {
+        turn.count("own-address-claimed");
+        self.own_address_claimed = Some(turn.now);
+        let defended = self.own_address_defended;
+        if defended.is_none_or(|at| at + DEFEND_INTERVAL <= turn.now) {
+            self.own_address_defended = Some(turn.now);
+            turn.announce(side, turn.bridge.address);
         }
     }
 
@@ -119,28 +138,27 @@ impl ProxyArp {
         &mut self,
         turn: &mut Turn<'_>,
         hosts: &mut Hosts,
-        asker: (MacAddr, Ipv4Addr),
+        asker: Asker,
         side: Side,
         target: Ipv4Addr,
     ) {
         if !may_be_asked(turn, side, target) {
             return;
         }
-        if let Some(host) = hosts.find(target).filter(|host| host.is_present())
-            && (host.place.side == side || host.place.mac == asker.0)
+        if let Some(host) = hosts.find(target).filter(|host| host.is_present()).copied()
+            && (host.place.side == side || host.place.mac == asker.mac)
         {
             turn.count("arp-same-side");
+            if host.place.mac != asker.mac {
+                hosts.suspect(target, turn.now);
+            }
             return;
         }
-        hosts.note_asked(target, turn.now);
+        hosts.want(target, turn.now);
         let beyond = side.other();
         if hosts.verified(target, beyond, turn.now).is_some() {
-            turn.answer(side, asker, target);
-        } else if self
-            .silent
-            .get(&(beyond, target))
-            .is_some_and(|until| *until > turn.now)
-        {
+            self.answer(turn, side, asker, target);
+        } else if self.questions.is_silent(beyond, target, turn.now) {
             turn.count("arp-silent");
         } else {
             let kind = Kind::Ask;
@@ -149,73 +167,32 @@ impl ProxyArp {
                 target,
                 kind,
             };
-            self.open(turn, key, Some(asker));
+            let known = hosts.find(target).is_some();
+            self.questions.ask(turn, key, asker, known);
         }
     }
 
-    fn pass_on_probe(&mut self, turn: &mut Turn<'_>, from: Place, target: Ipv4Addr) {
-        if may_be_asked(turn, from.side, target) {
-            let key = Key {
-                side: from.side.other(),
-                target,
-                kind: Kind::Probe,
-            };
-            self.open(turn, key, Some((from.mac, Ipv4Addr::UNSPECIFIED)));
-        }
-    }
-
-    /// Asks for the gateway, for which nobody may be waiting yet (A10).
-    pub(crate) fn ask_gateway(&mut self, turn: &mut Turn<'_>) {
-        if let Some(target) = turn
-            .bridge
-            .gateway
-            .filter(|gateway| turn.bridge.may_be_host(*gateway))
-        {
-            let key = Key {
-                side: Side::Uplink,
-                target,
-                kind: Kind::Ask,
-            };
-            self.open(turn, key, None);
-        }
-    }
-
-    /// Opens a question, or lets the asker wait with the others who asked the same (A8).
-    fn open(&mut self, turn: &mut Turn<'_>, key: Key, asker: Option<(MacAddr, Ipv4Addr)>) {
-        if let Some(question) = self.questions.get_mut(&key) {
-            let known = asker.is_none_or(|asker| question.waiting.contains(&asker));
-            if !known && question.waiting.len() < MOST_WAITING {
-                question.waiting.extend(asker);
-            }
-            match key.kind {
-                Kind::Ask => turn.count("arp-coalesced"),
-                // A host probes three times because one may be lost; each is passed on.
-                Kind::Probe if question.next + PROBE_PACE <= turn.now + PROBE_WINDOW => {
-                    question.send(turn, key)
-                }
-                Kind::Probe => turn.count("arp-coalesced"),
-            }
+    fn pass_on_probe(&mut self, turn: &mut Turn<'_>, from: Asker, side: Side, target: Ipv4Addr) {
+        if !may_be_asked(turn, side, target) {
             return;
         }
-        let on_side = self.questions.keys().filter(|open| open.side == key.side);
-        if on_side.count() >= MOST_QUESTIONS || self.is_greedy(asker) {
-            turn.count("arp-capped");
-            return;
+        if !self.probes.allows(from.mac, turn.now) {
+            return turn.count("arp-probe-capped");
         }
-        let mut question = Question {
-            waiting: asker.into_iter().collect(),
-            sent: 0,
-            next: turn.now,
+        let key = Key {
+            side: side.other(),
+            target,
+            kind: Kind::Probe,
         };
-        question.send(turn, key);
-        self.questions.insert(key, question);
+        self.questions.ask(turn, key, from, false);
     }
 
-    fn is_greedy(&self, asker: Option<(MacAddr, Ipv4Addr)>) -> bool {
-        asker.is_some_and(|(mac, _)| {
-            let own = |question: &&Question| question.waiting.iter().any(|(m, _)| *m == mac);
-            self.questions.values().filter(own).count() >= MOST_PER_ASKER
-        })
+    /// Asks for a host on a side where something was said in its name; nobody waits for the answer.
+    pub(crate) fn look_for(&mut self, turn: &mut Turn<'_>, side: Side, target: Ipv4Addr) {
+        if !self.questions.is_silent(side, target, turn.now) {
+            let kind = Kind::Ask;
+            self.questions.look_for(turn, Key { side, target, kind });
+        }
     }
 
     /// Answers those who wait for a host that just showed itself.
@@ -225,7 +202,7 @@ impl ProxyArp {
             target: ip,
             kind: Kind::Probe,
         };
-        self.answer_question(turn, probe, place.mac);
+        self.answer_question(turn, hosts, probe, place);
         self.answer_verified(turn, hosts, ip, place.side);
     }
 
@@ -238,25 +215,47 @@ impl ProxyArp {
         side: Side,
     ) {
         if let Some(place) = hosts.verified(ip, side, turn.now) {
-            self.silent.remove(&(side, ip));
+            self.questions.spoke(side, ip);
             let ask = |side| Key {
                 side,
                 target: ip,
                 kind: Kind::Ask,
             };
-            self.answer_question(turn, ask(side), place.mac);
-            self.questions.remove(&ask(side.other()));
+            self.answer_question(turn, hosts, ask(side), place);
+            self.questions.close(ask(side.other()));
         }
     }
 
-    fn answer_question(&mut self, turn: &mut Turn<'_>, key: Key, mac: MacAddr) {
-        let question = self.questions.remove(&key);
-        let waiting = question
-            .map(|question| question.waiting)
-            .unwrap_or_default();
+    fn answer_question(&mut self, turn: &mut Turn<'_>, hosts: &Hosts, key: Key, place: Place) {
+        let waiting = self.questions.close(key);
+        let side = key.side.other();
         // A station is never told that its own address is somebody's (A2).
-        for asker in waiting.into_iter().filter(|(asker, _)| *asker != mac) {
-            turn.answer(key.side.other(), asker, key.target);
+        for asker in waiting
+            .askers
+            .into_iter()
+            .filter(|asker| asker.mac != place.mac)
+        {
+            self.answer(turn, side, asker, key.target);
+        }
+        // Whoever found no room to wait in hears it with everybody.
+        if waiting.crowded
+            && hosts.verified(key.target, key.side, turn.now) == Some(place)
+            && self.announcements.allows(place.mac, turn.now)
+        {
+            turn.announce(side, key.target);
+        }
+    }
+
+    fn answer(&mut self, turn: &mut Turn<'_>, side: Side, to: Asker, address: Ipv4Addr) {
+        let pace = if to.known {
+            &mut self.answers_to_known
+        } else {
+            &mut self.answers
+        };
+        if pace.allows(to.mac, turn.now) {
+            turn.answer(side, (to.mac, to.ip), address);
+        } else {
+            turn.count("arp-answer-capped");
         }
     }
 
@@ -265,7 +264,7 @@ impl ProxyArp {
             return;
         }
         // A host that announces without end is stopped first, lest it use up what is everybody's.
-        if hosts.may_pass_on(ip, turn.now) && self.may_announce(turn.now) {
+        if hosts.may_pass_on(ip, turn.now) && self.announcements.allows(place.mac, turn.now) {
             hosts.note_passed_on(ip, turn.now);
             turn.announce(place.side.other(), ip);
         } else {
@@ -273,91 +272,38 @@ impl ProxyArp {
         }
     }
 
-    fn may_announce(&mut self, now: Instant) -> bool {
-        let (since, count) = self
-            .announcements
-            .filter(|(since, _)| *since + Duration::from_secs(1) > now)
-            .unwrap_or((now, 0));
-        self.announcements = Some((since, count.saturating_add(1)));
-        count < MOST_ANNOUNCEMENTS
-    }
-
     /// Returns whether another station spoke with our own address lately.
     pub(crate) fn own_address_is_claimed(&self, now: Instant) -> bool {
-        self.own_address_claimed
-            .is_some_and(|at| at + CLAIM_SHOWN > now)
+        is_shown(self.own_address_claimed, now)
+    }
+
+    /// Returns whether somebody on the wire spoke with the gateway's address lately.
+    pub(crate) fn gateway_is_claimed(&self, now: Instant) -> bool {
+        is_shown(self.gateway_claimed, now)
     }
 
     /// Forgets all questions, because the sides they were about are gone.
     pub(crate) fn clear(&mut self) {
-        self.questions.clear();
-        self.silent.clear();
-        self.own_address_claimed = None;
+        *self = ProxyArp::default();
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let questions = self.questions.values().map(|question| question.next);
-        questions.chain(self.silent.values().copied()).min()
+        self.questions.next_deadline()
     }
 
     /// Asks again, and gives up on those who stay silent.
     pub(crate) fn handle_tick(&mut self, turn: &mut Turn<'_>) {
-        let now = turn.now;
-        self.silent.retain(|_, until| *until > now);
-        let mut over = Vec::new();
-        for (&key, question) in &mut self.questions {
-            if question.next > now {
-                continue;
-            }
-            match key.kind {
-                Kind::Ask if question.sent < WAITS.len() => question.send(turn, key),
-                Kind::Ask | Kind::Probe => over.push(key),
-            }
-        }
-        for key in over {
-            self.questions.remove(&key);
-            if key.kind == Kind::Ask {
-                turn.count("arp-unanswered");
-                self.silence(key, now);
-            }
-        }
+        self.questions.handle_tick(turn);
     }
 
-    fn silence(&mut self, key: Key, now: Instant) {
-        if self.silent.len() >= MOST_SILENT {
-            let oldest = self
-                .silent
-                .iter()
-                .min_by_key(|(_, until)| **until)
-                .map(|(key, _)| *key);
-            oldest.map(|key| self.silent.remove(&key));
-        }
-        self.silent
-            .insert((key.side, key.target), now + SILENCE_LASTS);
-    }
-
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn sizes(&self) -> (usize, usize) {
-        (self.questions.len(), self.silent.len())
+        self.questions.sizes()
     }
 }
 
-impl Question {
-    fn send(&mut self, turn: &mut Turn<'_>, key: Key) {
-        match key.kind {
-            Kind::Ask => {
-                turn.count("arp-asked");
-                turn.ask(key.side, None, key.target);
-                self.next = turn.now + WAITS[self.sent.min(WAITS.len() - 1)];
-            }
-            Kind::Probe => {
-                turn.count("arp-probe-relayed");
-                turn.probe(key.side, key.target);
-                self.next = turn.now + PROBE_WINDOW;
-            }
-        }
-        self.sent += 1;
-    }
+fn is_shown(claimed: Option<Instant>, now: Instant) -> bool {
+    claimed.is_some_and(|at| at + CLAIM_SHOWN > now)
 }
 
 /// Returns whether a target of a request seen on a side may be looked for on the other.

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::host::{Host, Source, State};
 use super::kernel_state::Mirror;
-use super::{Address, BridgeState, Engine, link};
+use super::radio::RadioReport;
+use super::{BridgeState, DhcpMode, Engine, Problem, Way, dhcp_relay, doctor};
 use crate::addr::{IfIndex, Side};
 
 /// The state of the whole bridge at one moment.
@@ -20,12 +21,16 @@ pub struct Report {
     pub uplink: InterfaceReport,
     /// The interface whose hosts become members.
     pub downlink: InterfaceReport,
+    /// How DHCP crosses.
+    pub dhcp: DhcpReport,
+    /// The uplink's radio, if it is one.
+    pub radio: Option<RadioReport>,
     /// Every host known, by address.
     pub hosts: Vec<HostReport>,
     /// How often each thing happened since the start.
     pub counters: BTreeMap<String, u64>,
     /// What is wrong, each with a next step.
-    pub problems: Vec<String>,
+    pub problems: Vec<Problem>,
 }
 
 /// One interface.
@@ -43,6 +48,26 @@ pub struct InterfaceReport {
     pub addresses: Vec<String>,
     /// The gateway of its default route.
     pub gateway: Option<Ipv4Addr>,
+}
+
+/// How DHCP crosses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DhcpReport {
+    /// The mode that is configured.
+    pub mode: DhcpMode,
+    /// The way that worked in this network, where one did.
+    pub remembered: Option<Way>,
+    /// The servers of this network that answered.
+    pub servers: Vec<DhcpServerReport>,
+}
+
+/// One DHCP server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DhcpServerReport {
+    /// Its address, as it says itself.
+    pub ip: Ipv4Addr,
+    /// The way by which it last answered.
+    pub way: Way,
 }
 
 /// One host.
@@ -72,6 +97,8 @@ impl Report {
             state: engine.state,
             uplink: interface(&settings.uplink, found.uplink, &engine.mirror),
             downlink: interface(&settings.downlink, found.wired, &engine.mirror),
+            dhcp: dhcp(engine),
+            radio: RadioReport::new(&engine.radio),
             hosts: engine
                 .hosts
                 .iter()
@@ -80,7 +107,7 @@ impl Report {
             counters: counters
                 .map(|(name, count)| ((*name).to_owned(), *count))
                 .collect(),
-            problems: problems(engine, now),
+            problems: doctor::problems(engine, now),
         }
     }
 }
@@ -100,6 +127,21 @@ fn interface(name: &str, index: Option<IfIndex>, mirror: &Mirror) -> InterfaceRe
     }
 }
 
+fn dhcp(engine: &Engine) -> DhcpReport {
+    let ladder = &engine.dhcp_relay.ladder;
+    let bridge = engine.bridge.as_ref();
+    let network = bridge.map(|bridge| dhcp_relay::network(bridge, &engine.hosts));
+    let servers = network.map(|network| ladder.servers(network));
+    let servers = servers.unwrap_or_default().into_iter();
+    DhcpReport {
+        mode: engine.settings.dhcp.mode,
+        remembered: network.and_then(|network| ladder.remembered(network)),
+        servers: servers
+            .map(|(ip, way)| DhcpServerReport { ip, way })
+            .collect(),
+    }
+}
+
 fn host(ip: Ipv4Addr, host: &Host, now: Instant) -> HostReport {
     HostReport {
         ip,
@@ -112,82 +154,15 @@ fn host(ip: Ipv4Addr, host: &Host, now: Instant) -> HostReport {
         state: match host.state {
             State::Provisional { .. } => "provisional",
             State::Verified { .. } => "verified",
-            State::Checking(_) | State::Challenged { .. } => "verifying",
-            State::Remembered { check: Some(_), .. } => "verifying",
-            State::Remembered { check: None, .. } => "remembered",
+            State::Checking(_) | State::Sought(_) | State::Challenged { .. } => "verifying",
+            State::Remembered {
+                check: Some(check), ..
+            } if check.sent > 0 => "verifying",
+            State::Remembered { .. } => "remembered",
         },
         age: now.saturating_duration_since(host.evidence).as_secs(),
         lease_end: host
             .lease_end
             .map(|end| end.saturating_duration_since(now).as_secs()),
     }
-}
-
-fn problems(engine: &Engine, now: Instant) -> Vec<String> {
-    let mut problems = Vec::new();
-    let (uplink, wired) = (&engine.settings.uplink, &engine.settings.downlink);
-    problems.extend(uplink_problem(engine));
-    if engine.interfaces.wired.is_none() {
-        problems.push(format!(
-            "there is no interface {wired}: plug the adapter in, or correct `downlink`"
-        ));
-    } else if link::live_port(engine.interfaces.wired, &engine.mirror).is_none() {
-        problems.push(format!(
-            "{wired} has no carrier: check the cable and the device at its other end"
-        ));
-    }
-    let foreign = |a: &&Address| {
-        Some(a.index) == engine.interfaces.wired && !a.ours && !a.address.is_link_local()
-    };
-    if let Some(address) = engine.mirror.addresses.iter().find(foreign) {
-        let address = address.address;
-        problems.push(format!(
-            "{wired} has the address {address} from elsewhere: keep other network managers away from it"
-        ));
-    }
-    if engine.dhcp_relay.port_taken {
-        problems.push(format!(
-            "another program holds UDP port 67: stop the DHCP server or relay of this machine (`ss -ulpn sport = 67` \
-             names it) and restart the agent; until then, hosts behind {wired} get no address"
-        ));
-    }
-    if engine.mirror.refused() > 0 {
-        problems.push(
-            "the kernel refuses changes: see the log, and check that the agent has CAP_NET_ADMIN"
-                .to_owned(),
-        );
-    }
-    for (ip, host) in engine.hosts.iter() {
-        if host.held_until.is_some_and(|until| until > now) {
-            problems.push(format!(
-                "{ip} is claimed by two machines, one on each side: change the address of one"
-            ));
-        }
-    }
-    if engine.proxy_arp.own_address_is_claimed(now) {
-        problems.push(format!(
-            "another machine claims the address of {uplink}: see the router's list of leases"
-        ));
-    }
-    problems
-}
-
-fn uplink_problem(engine: &Engine) -> Option<String> {
-    let name = &engine.settings.uplink;
-    let Some(index) = engine.interfaces.uplink else {
-        return Some(format!(
-            "there is no interface {name}: wait for its driver, or correct `uplink`"
-        ));
-    };
-    if link::live_port(Some(index), &engine.mirror).is_none() {
-        return Some(format!(
-            "{name} is not connected: check the network's name, its key and the distance"
-        ));
-    }
-    if link::uplink_address(index, None, &engine.mirror).is_none() {
-        return Some(format!(
-            "{name} has no IPv4 address in a subnet with room for hosts: check the DHCP server of the network"
-        ));
-    }
-    None
 }

@@ -6,6 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::addr::{IfIndex, MacAddr, Side};
+use crate::wire::discovery::Protocol;
+use crate::wire::ipv4;
+
+use super::settings::Settings;
+
+use super::radio::{RadioAction, RadioEvent};
 
 /// Everything the engine can be told.
 #[derive(Debug)]
@@ -32,16 +38,31 @@ pub enum Input<'a> {
         /// The frame, without FCS.
         bytes: &'a [u8],
     },
+    /// The uplink's radio, or its supplicant, told something.
+    Radio(RadioEvent),
+    /// What there was to see of the traffic that the kernel forwards or takes, all of about one moment.
+    Traffic(&'a [Glimpse]),
+    /// The configuration was read again.
+    Configured(Settings),
     /// A deadline passed.
     Tick,
     /// The process was asked to end: give everything back.
     Stop,
 }
 
+/// The beginning of an IPv4 frame that was received for this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glimpse {
+    /// The side it came from.
+    pub side: Side,
+    /// Its Ethernet header and the fixed part of its IPv4 header.
+    pub headers: [u8; ipv4::HEADERS],
+}
+
 /// Everything the engine can ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Open a packet socket (ARP, and UDP to ports 67 and 68) on the interface; `promiscuous` lasts as long as the socket.
+    /// Open a packet socket (ARP, DHCP and discovery) on the interface; its memberships last as long as the socket.
     OpenPort {
         /// The side.
         side: Side,
@@ -49,6 +70,8 @@ pub enum Action {
         index: IfIndex,
         /// Whether to hold promiscuous membership.
         promiscuous: bool,
+        /// Which discovery protocols to hear, and whose groups to join (M1).
+        protocols: BTreeSet<Protocol>,
     },
     /// Close that socket.
     ClosePort {
@@ -64,6 +87,8 @@ pub enum Action {
     },
     /// Change the kernel's state.
     Apply(Change),
+    /// Ask something of the uplink's radio.
+    Radio(RadioAction),
     /// The state shown to people and to the service manager changed.
     StateChanged {
         /// The state left.
@@ -80,6 +105,8 @@ pub enum Action {
 pub enum Change {
     /// Set the interface administratively up.
     SetUp(IfIndex),
+    /// Set the interface administratively down.
+    SetDown(IfIndex),
     /// Add `address`/32 to the interface, marked as ours (`IFA_PROTO`), without a prefix route.
     AddAddress {
         /// The interface.
@@ -217,6 +244,8 @@ pub struct Route {
     pub index: IfIndex,
     /// Destination prefix (0.0.0.0/0 is the default route).
     pub destination: (Ipv4Addr, u8),
+    /// Of several routes to one destination, the kernel uses that of the lowest metric.
+    pub metric: u32,
     /// The gateway, where there is one.
     pub gateway: Option<Ipv4Addr>,
     /// Carries our protocol mark.

@@ -66,6 +66,20 @@ impl Turn<'_> {
         });
     }
 
+    /// Tells one station alone where to reach `address` on its own side: at `at`, which need not be us.
+    pub(crate) fn point(&mut self, side: Side, to: MacAddr, address: Ipv4Addr, at: MacAddr) {
+        self.count("arp-pointed");
+        let arp = Arp {
+            operation: Operation::Request,
+            sha: at,
+            spa: address,
+            tha: MacAddr::zero(),
+            tpa: address,
+        };
+        let source = self.bridge.port(side).mac;
+        self.frames.push((side, arp::encode_from(source, &arp, to)));
+    }
+
     /// Tells one station that `address` is reached through us.
     pub(crate) fn answer(&mut self, side: Side, to: (MacAddr, Ipv4Addr), address: Ipv4Addr) {
         self.count("arp-answered");

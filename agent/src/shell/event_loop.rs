@@ -4,8 +4,10 @@
 //!  netlink notifications --+                                   +--> netlink requests (awaited)
 //!  wired packet socket ----+                                   +--> sysctls, with their ledger
 //!  uplink packet socket ---+--> Input --> engine --> Action ---+--> frames out of either side
+//!  glimpses of traffic ----+
+//!  radio, supplicant ------+                                   +--> the radio, its supplicant
 //!  deadline ---------------+    (now)                          +--> packet sockets opened and closed
-//!  SIGTERM, SIGINT --------+                                   +--> log, service manager
+//!  signals, configuration -+                                   +--> log, service manager
 //!  status clients ---------+--> report --> one JSON document each
 //!  watchdog period --------+--> sign of life
 //! ```
@@ -21,22 +23,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::net::UnixStream;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, error, info, trace, warn};
 
 use super::netlink::{Netlink, Notifications, Notified};
 use super::packet_socket::{FRAME_LIMIT, PacketSocket, Received};
 use super::port67::{Holding, Port67, hold_port67};
+use super::radio::{self, Radio};
 use super::run_dir::RunDir;
 use super::service;
+use super::signals::{Asked, Signals};
 use super::status::StatusServer;
 use super::sysctl::Sysctls;
 use super::world::World;
 use crate::addr::Side;
-use crate::config::Config;
+use crate::config::ConfigSource;
 use crate::engine::{Action, Engine, Input};
-use crate::hint::Hinted;
+use crate::hint::{self, Hinted};
 
 /// Frames or netlink datagrams taken from one source in a turn.
 const BATCH: usize = 64;
@@ -45,24 +48,30 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How often port 67 is tried again while another program has it.
 const PORT67_RETRY: Duration = Duration::from_secs(5);
 
+/// How long no status client is accepted after one could not be.
+const STATUS_PAUSE: Duration = Duration::from_secs(1);
+
 /// Runs the bridge until SIGTERM or SIGINT, then gives everything back.
-pub async fn run(config: Config, run_dir: &RunDir) -> anyhow::Result<()> {
-    let mut stop = StopSignals::install().context("while installing signal handlers")?;
-    let mut event_loop = EventLoop::start(config, run_dir)?;
-    let served = event_loop.serve(&mut stop).await;
+pub async fn run(source: ConfigSource, run_dir: &RunDir) -> anyhow::Result<()> {
+    let mut signals = Signals::install().context("while installing signal handlers")?;
+    let mut event_loop = EventLoop::start(source, run_dir)?;
+    let served = event_loop.serve(&mut signals).await;
     if let Err(error) = &served {
         // The reason goes out before the tear-down, which may have troubles of its own.
         error!("stopping: {error:#}");
     }
-    let given_back = event_loop.give_back(&mut stop).await;
+    let given_back = event_loop.give_back(&mut signals).await;
     served.and(given_back)
 }
 
 struct EventLoop {
+    source: ConfigSource,
     engine: Engine,
     world: World,
     notifications: Notifications,
     status: StatusServer,
+    /// Until when no status client is accepted.
+    status_pause: Option<Instant>,
     port67: Option<Port67>,
     port67_retry: Option<Instant>,
     watchdog: Option<Interval>,
@@ -76,13 +85,16 @@ enum Wake {
     Netlink(Notified),
     Frames(Side),
     Client(io::Result<UnixStream>),
+    Traffic,
+    Radio,
     Deadline,
     Watchdog,
-    StopAsked,
+    Asked(Asked),
 }
 
 impl EventLoop {
-    fn start(config: Config, run_dir: &RunDir) -> anyhow::Result<EventLoop> {
+    fn start(source: ConfigSource, run_dir: &RunDir) -> anyhow::Result<EventLoop> {
+        let config = source.load()?;
         info!(
             uplink = config.settings.uplink,
             downlink = config.settings.downlink,
@@ -98,10 +110,12 @@ impl EventLoop {
         let status = StatusServer::listen(&socket)
             .with_context(|| format!("while listening on {}", socket.display()))?;
         Ok(EventLoop {
-            engine: Engine::new(config.settings, random_seed()?, Instant::now()),
-            world: World::new(netlink, sysctls),
+            source,
+            engine: Engine::new(config.settings, random_seed()?),
+            world: World::new(netlink, sysctls, Radio::new(radio_paths(run_dir))),
             notifications,
             status,
+            status_pause: None,
             port67: None,
             port67_retry: None,
             watchdog: service::watchdog_period().map(watchdog_interval),
@@ -111,19 +125,19 @@ impl EventLoop {
     }
 
     /// Takes the kernel's state, says that it is ready, and turns until the end is asked for.
-    async fn serve(&mut self, stop: &mut StopSignals) -> anyhow::Result<()> {
+    async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
         let now = Instant::now();
         self.try_port67(now).await?;
         self.take_dump(now).await?;
         service::tell_ready();
-        while !self.turn(stop).await? {}
+        while !self.turn(signals).await? {}
         Ok(())
     }
 
     /// Has the engine give everything back, and then what an earlier process left; a second signal cuts the engine short.
-    async fn give_back(&mut self, stop: &mut StopSignals) -> anyhow::Result<()> {
+    async fn give_back(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
         service::tell_stopping();
-        let emptied = match tokio::time::timeout(STOP_PATIENCE, self.empty(stop)).await {
+        let emptied = match tokio::time::timeout(STOP_PATIENCE, self.empty(signals)).await {
             Ok(emptied) => emptied,
             Err(_) => Err(anyhow::anyhow!(
                 "not everything was given back within {STOP_PATIENCE:?}"
@@ -134,10 +148,10 @@ impl EventLoop {
         emptied.and(released)
     }
 
-    async fn empty(&mut self, stop: &mut StopSignals) -> anyhow::Result<()> {
+    async fn empty(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
         self.tell(Input::Stop, Instant::now()).await?;
         while !self.world.is_finished() {
-            if self.turn(stop).await? {
+            if self.turn(signals).await? {
                 anyhow::bail!("told to stop twice, so not everything was given back");
             }
         }
@@ -145,8 +159,8 @@ impl EventLoop {
     }
 
     /// Waits for something to happen and deals with it. Returns whether the end was asked for.
-    async fn turn(&mut self, stop: &mut StopSignals) -> anyhow::Result<bool> {
-        let wake = self.wait(stop).await.context("while waiting")?;
+    async fn turn(&mut self, signals: &mut Signals) -> anyhow::Result<bool> {
+        let wake = self.wait(signals).await.context("while waiting")?;
         let now = Instant::now();
         for (change, errno) in self.world.take_refusals() {
             self.tell(Input::Refused { change, errno }, now).await?;
@@ -154,33 +168,43 @@ impl EventLoop {
         match wake {
             Wake::Netlink(first) => self.take_notifications(first, now).await?,
             Wake::Frames(side) => self.take_frames(side, now).await?,
-            Wake::Client(client) => self.answer(client, now)?,
+            Wake::Client(client) => self.answer(client, now).await?,
+            Wake::Traffic => {
+                let glimpses = self.world.traffic().look(now);
+                self.tell(Input::Traffic(&glimpses), now).await?;
+            }
+            Wake::Radio => self.take_radio(now).await?,
             Wake::Deadline => self.take_deadlines(now).await?,
             Wake::Watchdog => service::tell_alive(),
-            Wake::StopAsked => return Ok(true),
+            Wake::Asked(Asked::Reload) => self.reload(now).await?,
+            Wake::Asked(Asked::Stop) => return Ok(true),
         }
         Ok(false)
     }
 
-    async fn wait(&mut self, stop: &mut StopSignals) -> io::Result<Wake> {
+    async fn wait(&mut self, signals: &mut Signals) -> io::Result<Wake> {
         let deadline = self.next_deadline();
         let refused = self.world.has_refusals();
+        let sources = self.world.sources();
         tokio::select! {
             notified = self.notifications.next() => notified.map(Wake::Netlink),
-            ready = frames_waiting(self.world.port(Side::Wired)) => ready.map(|()| Wake::Frames(Side::Wired)),
-            ready = frames_waiting(self.world.port(Side::Uplink)) => ready.map(|()| Wake::Frames(Side::Uplink)),
-            client = self.status.accept() => Ok(Wake::Client(client)),
+            ready = frames_waiting(sources.wired) => ready.map(|()| Wake::Frames(Side::Wired)),
+            ready = frames_waiting(sources.uplink) => ready.map(|()| Wake::Frames(Side::Uplink)),
+            ready = sources.traffic.ready() => ready.map(|()| Wake::Traffic),
+            ready = sources.radio.ready() => ready.map(|()| Wake::Radio),
+            client = self.status.accept(), if self.status_pause.is_none() => Ok(Wake::Client(client)),
             // A refusal is told in the next turn, so that a kernel that always refuses starves nobody either.
             () = std::future::ready(()), if refused => Ok(Wake::Deadline),
             () = passed(deadline) => Ok(Wake::Deadline),
             () = ticked(self.watchdog.as_mut()) => Ok(Wake::Watchdog),
-            () = stop.received() => Ok(Wake::StopAsked),
+            asked = signals.next() => Ok(Wake::Asked(asked)),
         }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = [self.engine.next_deadline(), self.port67_retry];
-        deadlines.into_iter().flatten().min()
+        let own = [self.port67_retry, self.status_pause];
+        let deadlines = own.into_iter().chain([self.engine.next_deadline()]);
+        deadlines.flatten().min()
     }
 
     async fn take_deadlines(&mut self, now: Instant) -> anyhow::Result<()> {
@@ -194,6 +218,7 @@ impl EventLoop {
         if self.port67_retry.is_some_and(|retry| retry <= now) {
             self.try_port67(now).await?;
         }
+        self.status_pause = self.status_pause.filter(|until| *until > now);
         Ok(())
     }
 
@@ -254,15 +279,48 @@ impl EventLoop {
         Ok(())
     }
 
-    fn answer(&mut self, client: io::Result<UnixStream>, now: Instant) -> anyhow::Result<()> {
+    async fn take_radio(&mut self, now: Instant) -> anyhow::Result<()> {
+        for event in self.world.radio().take().await {
+            debug!(?event, "radio");
+            self.tell(Input::Radio(event), now).await?;
+        }
+        Ok(())
+    }
+
+    async fn answer(&mut self, client: io::Result<UnixStream>, now: Instant) -> anyhow::Result<()> {
         match client {
             Ok(client) => {
+                // Signal and rates change all the time, and nobody tells: who asks gets those of the moment.
+                if let Some(event) = self.world.radio().read().await {
+                    self.tell(Input::Radio(event), now).await?;
+                }
                 let report = self.engine.report(now);
                 let document = serde_json::to_vec(&report).context("while rendering the status")?;
                 self.status.answer(client, document);
             }
-            Err(error) => debug!(%error, "a status client went away"),
+            // Where descriptors ran out, the client is still waiting, and would be found waiting again at once.
+            Err(error) => {
+                debug!(%error, "a status client could not be accepted");
+                self.status_pause = Some(now + STATUS_PAUSE);
+            }
         }
+        Ok(())
+    }
+
+    /// Reads the configuration again; one that is refused changes nothing.
+    async fn reload(&mut self, now: Instant) -> anyhow::Result<()> {
+        service::tell_reloading();
+        match self.source.load() {
+            Ok(config) => {
+                info!("the configuration was read again");
+                self.tell(Input::Configured(config.settings), now).await?;
+            }
+            Err(error) => {
+                let hint = hint::hint_of(&error).unwrap_or_default();
+                error!(hint, "the configuration stays as it was: {error:#}");
+            }
+        }
+        service::tell_ready();
         Ok(())
     }
 
@@ -297,25 +355,11 @@ impl EventLoop {
     }
 }
 
-/// SIGTERM and SIGINT.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    fn install() -> io::Result<StopSignals> {
-        Ok(StopSignals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+fn radio_paths(run_dir: &RunDir) -> radio::Paths {
+    radio::Paths {
+        supplicant_client: run_dir.file("supplicant-client.sock"),
+        driver_request: run_dir.file("reload-driver"),
+        reboot_request: run_dir.file("reboot"),
     }
 }
 

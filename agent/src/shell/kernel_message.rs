@@ -120,12 +120,14 @@ pub(crate) fn decode_route(message: &RouteMessage) -> Option<Route> {
     let mut table = u32::from(header.table);
     let mut index = None;
     let mut destination = Ipv4Addr::UNSPECIFIED;
+    let mut metric = 0;
     let mut gateway = None;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(id) => table = *id,
             RouteAttribute::Oif(oif) => index = Some(IfIndex(*oif)),
             RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = *address,
+            RouteAttribute::Priority(priority) => metric = *priority,
             RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
             _ => {}
         }
@@ -133,6 +135,7 @@ pub(crate) fn decode_route(message: &RouteMessage) -> Option<Route> {
     (table == u32::from(RouteHeader::RT_TABLE_MAIN)).then_some(Route {
         index: index?,
         destination: (destination, header.destination_prefix_length),
+        metric,
         gateway,
         ours,
     })
@@ -276,6 +279,7 @@ mod tests {
             Some(Route {
                 index: IfIndex(3),
                 destination: (HOST, 32),
+                metric: 0,
                 gateway: None,
                 ours: true
             })
@@ -321,6 +325,19 @@ mod tests {
         for (name, seen, change) in cases {
             assert_eq!(with(change), seen, "{name}");
         }
+    }
+
+    #[test]
+    fn a_default_route_has_its_gateway_and_metric() {
+        let mut message = encode_route(IfIndex(3), BOX, None);
+        message.header.destination_prefix_length = 0;
+        message.attributes = vec![
+            RouteAttribute::Oif(3),
+            RouteAttribute::Priority(1024),
+            RouteAttribute::Gateway(RouteAddress::Inet(BOX)),
+        ];
+        let route = decode_route(&message).unwrap();
+        assert_eq!((route.metric, route.gateway), (1024, Some(BOX)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::IsTerminal as _;
 use std::os::unix::fs::MetadataExt as _;
 
+use thiserror::Error;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
@@ -12,12 +13,14 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::hint::Hinted;
+/// Why text does not say how much to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("use one of trace, debug, info, warn, error, off")]
+pub struct NotALevel;
 
-/// Starts logging at `level`: `trace`, `debug`, `info`, `warn`, `error` or `off`, or a list such as `info,footbridge_agent=debug`.
-/// `journal_stream` is the value of `JOURNAL_STREAM`.
-pub fn start_logging(level: &str, journal_stream: Option<&str>) -> Result<(), Hinted> {
-    let targets = parse_targets(level)?
+/// Starts logging what `targets` let through. `journal_stream` is the value of `JOURNAL_STREAM`.
+pub fn start_logging(targets: Targets, journal_stream: Option<&str>) {
+    let targets = targets
         // These two speak of every attribute they do not know, and of every message at their lower levels.
         .with_target("netlink_packet_route", LevelFilter::ERROR)
         .with_target("netlink_proto", LevelFilter::ERROR);
@@ -35,10 +38,10 @@ pub fn start_logging(level: &str, journal_stream: Option<&str>) -> Result<(), Hi
             .with_target(false);
         registry.with(lines).init();
     }
-    Ok(())
 }
 
-fn parse_targets(level: &str) -> Result<Targets, Hinted> {
+/// Parses how much to say: `trace`, `debug`, `info`, `warn`, `error` or `off`, or a list such as `info,footbridge_agent=debug`.
+pub fn parse_targets(level: &str) -> Result<Targets, NotALevel> {
     // On its own `Targets` takes a misspelt level for the name of a module.
     let parsed = if level.contains('=') {
         level.parse().ok()
@@ -48,12 +51,7 @@ fn parse_targets(level: &str) -> Result<Targets, Hinted> {
             .ok()
             .map(|level| Targets::new().with_default(level))
     };
-    parsed.ok_or_else(|| {
-        Hinted::new(
-            format!("`{level}` is not a log level"),
-            "use one of trace, debug, info, warn, error, off",
-        )
-    })
+    parsed.ok_or(NotALevel)
 }
 
 /// `JOURNAL_STREAM` is inherited by children whose stderr was redirected, so it only counts if it names the stderr at hand.

@@ -3,14 +3,19 @@
 //! Nothing here decides what the bridge does. `event_loop` turns what happens into `Input`s and performs `Action`s; each other
 //! file is one thing of the outside world.
 
+pub mod driver;
 pub mod event_loop;
 pub(crate) mod kernel_message;
 pub mod logging;
 pub(crate) mod netlink;
 pub(crate) mod packet_socket;
 pub(crate) mod port67;
+pub(crate) mod radio;
 pub mod run_dir;
 pub(crate) mod service;
+pub(crate) mod signals;
+pub(crate) mod socket_filter;
 pub mod status;
 pub(crate) mod sysctl;
+pub(crate) mod traffic_socket;
 pub(crate) mod world;

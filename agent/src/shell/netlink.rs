@@ -107,7 +107,8 @@ impl Notifications {
     }
 }
 
-fn decode_datagram(mut bytes: &[u8]) -> Vec<KernelEvent> {
+/// Decodes what one datagram says; a message that cannot be read is left out.
+pub(crate) fn decode_datagram(mut bytes: &[u8]) -> Vec<KernelEvent> {
     let mut events = Vec::new();
     // Each message says its own length and starts at a multiple of four.
     while let Some(length) = bytes
@@ -184,7 +185,7 @@ impl Netlink {
             .collect())
     }
 
-    /// Makes a change and waits for the kernel's word. What is to be removed may be gone already.
+    /// Makes a change and waits for the kernel's word, which the engine judges.
     ///
     /// Sysctls are files, not netlink: they are no part of this.
     pub(crate) async fn apply(&self, change: &Change) -> Result<(), NetlinkError> {
@@ -193,6 +194,10 @@ impl Netlink {
             Change::SetUp(index) => {
                 let up = LinkUnspec::new_with_index(index.0).up().build();
                 handle.link().set(up).execute().await
+            }
+            Change::SetDown(index) => {
+                let down = LinkUnspec::new_with_index(index.0).down().build();
+                handle.link().set(down).execute().await
             }
             Change::AddAddress { index, address } => {
                 let mut request = handle.address().add(index.0, address.into(), 32).replace();
@@ -235,10 +240,16 @@ impl Netlink {
             }
             Change::HoldSysctl { .. } | Change::ReleaseSysctl { .. } => Ok(()),
         };
-        match done.map_err(NetlinkError::from) {
-            Err(NetlinkError::Refused { errno }) if is_done_already(change, errno) => Ok(()),
-            other => other,
+        done.map_err(NetlinkError::from)
+    }
+
+    /// Sets an interface down, and up again at once.
+    pub(crate) async fn restart(&self, index: IfIndex) -> Result<(), NetlinkError> {
+        let link = || LinkUnspec::new_with_index(index.0);
+        for change in [link().down().build(), link().up().build()] {
+            self.handle.link().set(change).execute().await?;
         }
+        Ok(())
     }
 
     async fn dump_links(&self) -> Result<BTreeMap<IfIndex, Link>, NetlinkError> {
@@ -280,23 +291,5 @@ impl Netlink {
             .filter_map(decode_neighbour)
             .filter_map(|(index, host, mac)| Some(((index, host), mac?)))
             .collect())
-    }
-}
-
-/// Whether an error means that things are already as the change wants them: an addition that exists, a removal of what is gone.
-fn is_done_already(change: &Change, errno: i32) -> bool {
-    match change {
-        Change::AddAddress { .. } | Change::AddRoute { .. } | Change::SetNeighbour { .. } => {
-            errno == libc::EEXIST
-        }
-        Change::RemoveAddress { .. }
-        | Change::RemoveRoute { .. }
-        | Change::RemoveNeighbour { .. } => {
-            matches!(
-                errno,
-                libc::ESRCH | libc::ENOENT | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENXIO
-            )
-        }
-        Change::SetUp(_) | Change::HoldSysctl { .. } | Change::ReleaseSysctl { .. } => false,
     }
 }

@@ -67,4 +67,9 @@ impl RunDir {
     pub fn sysctl_ledger(&self) -> PathBuf {
         self.path.join("sysctl.json")
     }
+
+    /// Returns the path of a file with a name.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
 }

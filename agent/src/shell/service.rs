@@ -19,6 +19,14 @@ pub(crate) fn tell_ready() {
     tell(&[NotifyState::Ready]);
 }
 
+/// Tells that the configuration is being read again; `tell_ready` ends that.
+pub(crate) fn tell_reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(moment) => tell(&[NotifyState::Reloading, moment]),
+        Err(error) => debug!(%error, "the service manager is not told"),
+    }
+}
+
 /// Tells that the event loop turns.
 pub(crate) fn tell_alive() {
     tell(&[NotifyState::Watchdog]);

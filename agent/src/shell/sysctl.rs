@@ -27,7 +27,7 @@ pub(crate) struct Sysctls {
 
 /// What was there before: by interface (`None` is `all`) and setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Ledger {
+pub(crate) struct Ledger {
     /// The boot this belongs to.
     boot: String,
     /// The network namespace this belongs to.
@@ -65,25 +65,19 @@ impl Sysctls {
         boot: String,
         namespace: String,
     ) -> io::Result<Sysctls> {
-        let left = match fs::read(&ledger_path) {
-            Ok(bytes) => serde_json::from_slice::<Ledger>(&bytes)
-                .inspect_err(|error| warn!(path = %ledger_path.display(), %error, "ledger of sysctls is unreadable"))
-                .ok(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        let ledger = match fs::read(&ledger_path) {
+            Ok(bytes) => parse_ledger(&bytes, &boot, &namespace),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger {
+                boot,
+                namespace,
+                entries: Vec::new(),
+            },
             Err(error) => return Err(error),
-        };
-        let entries = match left {
-            Some(ledger) if ledger.boot == boot && ledger.namespace == namespace => ledger.entries,
-            Some(_) | None => Vec::new(),
         };
         Ok(Sysctls {
             root,
             ledger_path,
-            ledger: Ledger {
-                boot,
-                namespace,
-                entries,
-            },
+            ledger,
         })
     }
 
@@ -181,6 +175,40 @@ impl Sysctls {
         let temporary = self.ledger_path.with_extension("json.new");
         write_whole(&temporary, &serde_json::to_vec_pretty(&self.ledger)?)?;
         fs::rename(&temporary, &self.ledger_path)
+    }
+}
+
+/// Parses a ledger; what belongs to another boot or namespace, or cannot be one, is an empty one of these.
+pub(crate) fn parse_ledger(bytes: &[u8], boot: &str, namespace: &str) -> Ledger {
+    let left = serde_json::from_slice::<Ledger>(bytes)
+        .inspect_err(|error| warn!(%error, "ledger of sysctls is unreadable"))
+        .ok()
+        .filter(|ledger| ledger.boot == boot && ledger.namespace == namespace);
+    let mut entries = left.map_or_else(Vec::new, |ledger| ledger.entries);
+    entries.retain(Entry::is_a_settings);
+    Ledger {
+        boot: boot.to_owned(),
+        namespace: namespace.to_owned(),
+        entries,
+    }
+}
+
+impl Entry {
+    /// The name becomes part of a path, and the value is written there: a damaged ledger must not reach another file.
+    fn is_a_settings(&self) -> bool {
+        let name = |c: char| c.is_ascii_lowercase() || c == '_';
+        !self.setting.is_empty()
+            && self.setting.chars().all(name)
+            && self.previous.parse::<i64>().is_ok()
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl Ledger {
+    /// Returns the settings and the values to give back.
+    pub(crate) fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
+        let entries = self.entries.iter();
+        entries.map(|entry| (entry.setting.as_str(), entry.previous.as_str()))
     }
 }
 

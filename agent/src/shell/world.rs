@@ -3,6 +3,7 @@
 //! What the kernel refuses is not an error but news for the engine, kept until the loop fetches it. An interface that went
 //! away under an action is not even that: the notification that says so is on its way.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use anyhow::Context as _;
@@ -10,30 +11,45 @@ use tracing::{debug, trace};
 
 use super::netlink::{Netlink, NetlinkError};
 use super::packet_socket::{PacketSocket, is_link_gone};
+use super::radio::Radio;
 use super::service;
 use super::sysctl::{ALL, Sysctls};
+use super::traffic_socket::Traffic;
 use crate::addr::{IfIndex, Side};
 use crate::engine::{Action, Change, Sysctl};
 use crate::hint::Hinted;
+use crate::wire::discovery::Protocol;
 
 /// Everything an action can reach.
 pub(crate) struct World {
     netlink: Netlink,
     sysctls: Sysctls,
+    radio: Radio,
     wired: Option<PacketSocket>,
     uplink: Option<PacketSocket>,
+    traffic: Traffic,
     refusals: Vec<(Change, i32)>,
     finished: bool,
 }
 
+/// What can be waited for: the packet sockets of both sides, the traffic and the radio.
+pub(crate) struct Sources<'a> {
+    pub(crate) wired: Option<&'a PacketSocket>,
+    pub(crate) uplink: Option<&'a PacketSocket>,
+    pub(crate) traffic: &'a Traffic,
+    pub(crate) radio: &'a mut Radio,
+}
+
 impl World {
     /// Starts with no packet socket open.
-    pub(crate) fn new(netlink: Netlink, sysctls: Sysctls) -> World {
+    pub(crate) fn new(netlink: Netlink, sysctls: Sysctls, radio: Radio) -> World {
         World {
             netlink,
             sysctls,
+            radio,
             wired: None,
             uplink: None,
+            traffic: Traffic::default(),
             refusals: Vec::new(),
             finished: false,
         }
@@ -49,6 +65,26 @@ impl World {
         match side {
             Side::Wired => self.wired.as_ref(),
             Side::Uplink => self.uplink.as_ref(),
+        }
+    }
+
+    /// Returns the uplink's radio.
+    pub(crate) fn radio(&mut self) -> &mut Radio {
+        &mut self.radio
+    }
+
+    /// Returns what shows glimpses of the traffic.
+    pub(crate) fn traffic(&mut self) -> &mut Traffic {
+        &mut self.traffic
+    }
+
+    /// Returns what can be waited for.
+    pub(crate) fn sources(&mut self) -> Sources<'_> {
+        Sources {
+            wired: self.wired.as_ref(),
+            uplink: self.uplink.as_ref(),
+            traffic: &self.traffic,
+            radio: &mut self.radio,
         }
     }
 
@@ -86,10 +122,15 @@ impl World {
                 side,
                 index,
                 promiscuous,
-            } => return self.open_port(side, index, promiscuous),
-            Action::ClosePort { side } => *self.port_slot(side) = None,
+                protocols,
+            } => return self.open_port(side, index, promiscuous, &protocols),
+            Action::ClosePort { side } => {
+                self.traffic.close(side);
+                *self.port_slot(side) = None;
+            }
             Action::Send { side, frame } => self.send(side, &frame),
             Action::Apply(change) => return self.apply(change).await,
+            Action::Radio(action) => self.radio.perform(action, &self.netlink).await,
             Action::StateChanged { from: _, to } => service::tell_state(to),
             Action::Finished => self.finished = true,
         }
@@ -103,12 +144,21 @@ impl World {
         }
     }
 
-    fn open_port(&mut self, side: Side, index: IfIndex, promiscuous: bool) -> anyhow::Result<()> {
+    fn open_port(
+        &mut self,
+        side: Side,
+        index: IfIndex,
+        promiscuous: bool,
+        protocols: &BTreeSet<Protocol>,
+    ) -> anyhow::Result<()> {
         let slot = self.port_slot(side);
         // The old membership goes before the new one comes.
         *slot = None;
-        match PacketSocket::open(index, promiscuous) {
-            Ok(socket) => *slot = Some(socket),
+        match PacketSocket::open(index, promiscuous, protocols) {
+            Ok(socket) => {
+                *slot = Some(socket);
+                self.traffic.open(side, index);
+            }
             Err(error) if is_link_gone(&error) => debug!(%side, %index, "the interface went away"),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(error).context(Hinted::new(
@@ -138,6 +188,7 @@ impl World {
             Change::HoldSysctl { sysctl, value } => self.hold_sysctl(*sysctl, *value).await?,
             Change::ReleaseSysctl { sysctl } => self.release_sysctl(*sysctl).await?,
             Change::SetUp(_)
+            | Change::SetDown(_)
             | Change::AddAddress { .. }
             | Change::RemoveAddress { .. }
             | Change::AddRoute { .. }

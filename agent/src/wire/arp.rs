@@ -116,6 +116,11 @@ fn belongs_to_nobody(address: Ipv4Addr) -> bool {
 
 /// Encodes the packet as a frame from its sender to `destination`.
 pub fn encode(arp: &Arp, destination: MacAddr) -> Vec<u8> {
+    encode_from(arp.sha, arp, destination)
+}
+
+/// Encodes the packet as a frame from `source`, which speaks of another station.
+pub fn encode_from(source: MacAddr, arp: &Arp, destination: MacAddr) -> Vec<u8> {
     let mut bytes = [0; LEN];
     let mut packet = MutableArpPacket::new(&mut bytes).expect("the buffer has the packet's length");
     packet.set_hardware_type(ArpHardwareTypes::Ethernet);
@@ -130,7 +135,7 @@ pub fn encode(arp: &Arp, destination: MacAddr) -> Vec<u8> {
     packet.set_sender_proto_addr(arp.spa);
     packet.set_target_hw_addr(arp.tha);
     packet.set_target_proto_addr(arp.tpa);
-    ethernet::encode(destination, arp.sha, ethernet::TYPE_ARP, &bytes)
+    ethernet::encode(destination, source, ethernet::TYPE_ARP, &bytes)
 }
 
 #[cfg(test)]

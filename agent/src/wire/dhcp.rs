@@ -1,8 +1,9 @@
-//! DHCPv4 messages (RFC 2131, 2132) as a relay sees them: a checked view for reading, and patches on the original bytes.
+//! DHCPv4 messages (RFC 2131, 2132) as a relay sees them: a checked view of the original bytes.
 //!
 //! Nothing is ever decoded and encoded again (rule D1): options the relay does not know, their order and their padding reach
-//! the other side as they were. Options may continue in `sname` and `file` (option 52), and all areas are walked when the
-//! view is made, so that a message with an option across a bound is refused whole (rule D10).
+//! the other side as they were (`dhcp_patch` has the patches). Options may continue in `file` and `sname` (option 52), and all
+//! areas are walked when the view is made, so that a message with an option across a bound is refused whole (rule D10). An
+//! option that is there several times is one option in pieces (RFC 3396).
 //!
 //! ```text
 //!   0 op | 1 htype | 2 hlen | 3 hops | 4 xid | 8 secs | 10 flags (0x8000: broadcast)
@@ -11,15 +12,19 @@
 //! ```
 
 use std::net::Ipv4Addr;
+use std::ops::Range;
 
 use pnet_base::MacAddr;
 
-const HOPS: usize = 3;
-const GIADDR: usize = 24;
+pub(super) const HOPS: usize = 3;
+pub(super) const XID: usize = 4;
+pub(super) const FLAGS: usize = 10;
+pub(super) const GIADDR: usize = 24;
+pub(super) const CHADDR: usize = 28;
+const SNAME: Range<usize> = 44..108;
+const FILE: Range<usize> = 108..236;
 const COOKIE: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
-const OPTIONS: usize = 240;
-/// Length below which old clients drop a BOOTP message (RFC 1542, section 2.1).
-const MIN_LEN: usize = 300;
+pub(super) const OPTIONS: usize = 240;
 
 const PAD: u8 = 0;
 const END: u8 = 255;
@@ -28,7 +33,13 @@ const LEASE_TIME: u8 = 51;
 const OVERLOAD: u8 = 52;
 const MESSAGE_TYPE: u8 = 53;
 const SERVER_IDENTIFIER: u8 = 54;
-const RELAY_INFORMATION: u8 = 82;
+/// By what a server tells clients apart, where it is there (RFC 2132, section 9.14; RFC 6842).
+pub const CLIENT_IDENTIFIER: u8 = 61;
+/// What relays tell a server (RFC 3046).
+pub const RELAY_INFORMATION: u8 = 82;
+
+/// The flag by which a client asks for replies by broadcast.
+pub const BROADCAST_FLAG: u16 = 0x8000;
 
 /// Direction of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +51,7 @@ pub enum Op {
 }
 
 /// DHCP message types that the relay tells apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MessageType {
     /// DHCPDISCOVER.
     Discover,
@@ -80,6 +91,9 @@ pub enum DhcpError {
     /// An option reaches over the end of its area, or has an impossible length.
     #[error("an option does not fit")]
     OptionBounds,
+    /// Option 52 names no area there is.
+    #[error("option overload names no area")]
+    Overload,
 }
 
 /// A checked view of a message.
@@ -93,12 +107,21 @@ pub struct Dhcp<'a> {
 /// The options a relay reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Options {
-    message_type: Option<u8>,
-    requested_address: Option<Ipv4Addr>,
-    lease_time: Option<u32>,
-    server_identifier: Option<Ipv4Addr>,
-    overload: u8,
+    message_type: Value<1>,
+    requested_address: Value<4>,
+    lease_time: Value<4>,
+    server_identifier: Value<4>,
+    overload: Value<1>,
+    client_identifier: bool,
     relay_information: bool,
+}
+
+/// An option of known length, gathered from as many pieces as it comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Value<const N: usize> {
+    bytes: [u8; N],
+    /// How many bytes there were; `None` where the option is not there.
+    length: Option<usize>,
 }
 
 /// Checks a message and returns a view of it.
@@ -119,56 +142,139 @@ pub fn decode(bytes: &[u8]) -> Result<Dhcp<'_>, DhcpError> {
     }
     let mut options = Options::default();
     options.read(&bytes[OPTIONS..])?;
-    // RFC 2131, section 4.1: `file` is read before `sname`, and neither may extend the overload again.
+    // What the other areas say of the overload itself does not count.
     let overload = options.overload;
-    if overload & 1 != 0 {
-        options.read(&bytes[108..236])?;
+    if !matches!(overload.get(), None | Some([1..=3])) {
+        return Err(DhcpError::Overload);
     }
-    if overload & 2 != 0 {
-        options.read(&bytes[44..108])?;
+    for area in continued(overload.get().map_or(0, |[areas]| areas)) {
+        options.read(&bytes[area])?;
     }
+    options.overload = overload;
+    options.check()?;
     Ok(Dhcp { bytes, op, options })
 }
 
-impl Options {
-    fn read(&mut self, mut area: &[u8]) -> Result<(), DhcpError> {
-        while let [code, rest @ ..] = area {
-            area = match *code {
-                PAD => rest,
-                END => return Ok(()),
-                code => {
-                    let (&length, rest) = rest.split_first().ok_or(DhcpError::OptionBounds)?;
-                    let (value, rest) = rest
-                        .split_at_checked(usize::from(length))
-                        .ok_or(DhcpError::OptionBounds)?;
-                    self.take(code, value)?;
-                    rest
-                }
-            };
+/// Returns the areas that options continue in, in the order in which they are read (RFC 3396, section 5).
+fn continued(overload: u8) -> impl Iterator<Item = Range<usize>> {
+    let areas = [(1, FILE), (2, SNAME)];
+    let used = areas
+        .into_iter()
+        .filter(move |(bit, _)| overload & bit != 0);
+    used.map(|(_, area)| area)
+}
+
+/// An option's place in its area.
+pub(super) struct Placed {
+    pub(super) code: u8,
+    /// Code, length and value.
+    pub(super) all: Range<usize>,
+}
+
+/// A walk over the options of one area.
+pub(super) struct Walk<'a> {
+    area: &'a [u8],
+    /// After the walk: where the end mark is, or the area's end where there is none.
+    pub(super) at: usize,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(area: &'a [u8]) -> Walk<'a> {
+        Walk { area, at: 0 }
+    }
+
+    /// Returns the next option, or `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Placed>, DhcpError> {
+        while self.area.get(self.at) == Some(&PAD) {
+            self.at += 1;
         }
         // The end mark is missing in some clients' messages; the area's own end is as good.
+        let Some(&code) = self.area.get(self.at).filter(|code| **code != END) else {
+            return Ok(None);
+        };
+        let length = self.area.get(self.at + 1).ok_or(DhcpError::OptionBounds)?;
+        let all = self.at..self.at + 2 + usize::from(*length);
+        if all.end > self.area.len() {
+            return Err(DhcpError::OptionBounds);
+        }
+        self.at = all.end;
+        Ok(Some(Placed { code, all }))
+    }
+}
+
+impl Options {
+    fn read(&mut self, area: &[u8]) -> Result<(), DhcpError> {
+        let mut walk = Walk::new(area);
+        while let Some(option) = walk.next()? {
+            self.take(option.code, &area[option.all.start + 2..option.all.end]);
+        }
         Ok(())
     }
 
-    fn take(&mut self, code: u8, value: &[u8]) -> Result<(), DhcpError> {
+    fn take(&mut self, code: u8, value: &[u8]) {
         match code {
-            MESSAGE_TYPE => self.message_type = Some(fixed::<1>(value)?[0]),
-            REQUESTED_ADDRESS => self.requested_address = Some(fixed(value)?.into()),
-            LEASE_TIME => self.lease_time = Some(u32::from_be_bytes(fixed(value)?)),
-            SERVER_IDENTIFIER => self.server_identifier = Some(fixed(value)?.into()),
-            OVERLOAD => self.overload = fixed::<1>(value)?[0],
+            MESSAGE_TYPE => self.message_type.gather(value),
+            REQUESTED_ADDRESS => self.requested_address.gather(value),
+            LEASE_TIME => self.lease_time.gather(value),
+            SERVER_IDENTIFIER => self.server_identifier.gather(value),
+            OVERLOAD => self.overload.gather(value),
+            CLIENT_IDENTIFIER => self.client_identifier = true,
             RELAY_INFORMATION => self.relay_information = true,
             _ => {}
         }
-        Ok(())
+    }
+
+    fn check(&self) -> Result<(), DhcpError> {
+        let fit = self.message_type.fits()
+            && self.requested_address.fits()
+            && self.lease_time.fits()
+            && self.server_identifier.fits()
+            && self.overload.fits();
+        fit.then_some(()).ok_or(DhcpError::OptionBounds)
     }
 }
 
-fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N], DhcpError> {
-    value.try_into().map_err(|_| DhcpError::OptionBounds)
+impl<const N: usize> Default for Value<N> {
+    fn default() -> Value<N> {
+        Value {
+            bytes: [0; N],
+            length: None,
+        }
+    }
 }
 
-impl Dhcp<'_> {
+impl<const N: usize> Value<N> {
+    fn gather(&mut self, piece: &[u8]) {
+        let before = self.length.unwrap_or_default();
+        for (to, from) in self.bytes.iter_mut().skip(before).zip(piece) {
+            *to = *from;
+        }
+        self.length = Some(before + piece.len());
+    }
+
+    fn fits(&self) -> bool {
+        self.length.is_none_or(|length| length == N)
+    }
+
+    fn get(&self) -> Option<[u8; N]> {
+        self.length
+            .filter(|length| *length == N)
+            .map(|_| self.bytes)
+    }
+}
+
+impl<'a> Dhcp<'a> {
+    /// Returns the message as it came.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Returns the areas of the options, in reading order.
+    pub(super) fn areas(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let overload = self.options.overload.get().map_or(0, |[areas]| areas);
+        std::iter::once(OPTIONS..self.bytes.len()).chain(continued(overload))
+    }
+
     /// Returns the direction.
     pub fn op(&self) -> Op {
         self.op
@@ -181,7 +287,7 @@ impl Dhcp<'_> {
 
     /// Returns the transaction identifier.
     pub fn xid(&self) -> u32 {
-        u32::from_be_bytes(self.array(4))
+        u32::from_be_bytes(self.array(XID))
     }
 
     /// Returns the seconds the client says it has been trying.
@@ -189,9 +295,14 @@ impl Dhcp<'_> {
         u16::from_be_bytes(self.array(8))
     }
 
+    /// Returns all flags.
+    pub fn flags(&self) -> u16 {
+        u16::from_be_bytes(self.array(FLAGS))
+    }
+
     /// Returns whether the client asks for replies by broadcast.
     pub fn broadcast_flag(&self) -> bool {
-        self.bytes[10] & 0x80 != 0
+        self.flags() & BROADCAST_FLAG != 0
     }
 
     /// Returns the address the client has and uses.
@@ -211,12 +322,12 @@ impl Dhcp<'_> {
 
     /// Returns the whole hardware address field, as it identifies a client whatever its length.
     pub fn chaddr(&self) -> [u8; 16] {
-        self.array(28)
+        self.array(CHADDR)
     }
 
     /// Returns the client's Ethernet address, where it has one.
     pub fn client_mac(&self) -> Option<MacAddr> {
-        let [a, b, c, d, e, f] = self.array(28);
+        let [a, b, c, d, e, f] = self.array(CHADDR);
         let mac = MacAddr(a, b, c, d, e, f);
         let ethernet = self.bytes[1] == 1 && self.bytes[2] == 6;
         (ethernet && super::ethernet::is_station(mac)).then_some(mac)
@@ -224,7 +335,7 @@ impl Dhcp<'_> {
 
     /// Returns the message type.
     pub fn message_type(&self) -> MessageType {
-        match self.options.message_type {
+        match self.options.message_type.get().map(|[kind]| kind) {
             Some(1) => MessageType::Discover,
             Some(2) => MessageType::Offer,
             Some(3) => MessageType::Request,
@@ -239,17 +350,17 @@ impl Dhcp<'_> {
 
     /// Returns the address the client asks for or declines (option 50).
     pub fn requested_address(&self) -> Option<Ipv4Addr> {
-        self.options.requested_address
+        self.options.requested_address.get().map(Ipv4Addr::from)
     }
 
     /// Returns the lease time in seconds (option 51).
     pub fn lease_time(&self) -> Option<u32> {
-        self.options.lease_time
+        self.options.lease_time.get().map(u32::from_be_bytes)
     }
 
     /// Returns the server identifier (option 54).
     pub fn server_identifier(&self) -> Option<Ipv4Addr> {
-        self.options.server_identifier
+        self.options.server_identifier.get().map(Ipv4Addr::from)
     }
 
     /// Returns whether a relay added its information (option 82).
@@ -257,21 +368,9 @@ impl Dhcp<'_> {
         self.options.relay_information
     }
 
-    /// Returns the bytes for the next hop: one more relay passed, and `giaddr` where the message had none.
-    pub fn forwarded(&self, giaddr: Ipv4Addr) -> Vec<u8> {
-        let mut bytes = self.bytes.to_vec();
-        bytes[HOPS] = bytes[HOPS].saturating_add(1);
-        if self.giaddr().is_unspecified() {
-            bytes[GIADDR..GIADDR + 4].copy_from_slice(&giaddr.octets());
-        }
-        bytes
-    }
-
-    /// Returns the bytes for a client, padded to the length that every client accepts.
-    pub fn padded(&self) -> Vec<u8> {
-        let mut bytes = self.bytes.to_vec();
-        bytes.resize(bytes.len().max(MIN_LEN), PAD);
-        bytes
+    /// Returns whether the client identifies itself by more than its hardware address (option 61).
+    pub fn has_client_identifier(&self) -> bool {
+        self.options.client_identifier
     }
 
     fn array<const N: usize>(&self, at: usize) -> [u8; N] {
@@ -283,8 +382,8 @@ impl Dhcp<'_> {
 
 #[cfg(test)]
 mod tests {
+    use dhcproto::Encodable;
     use dhcproto::v4::{self, DhcpOption};
-    use dhcproto::{Decodable, Decoder, Encodable};
     use proptest::prelude::*;
 
     use super::*;
@@ -329,27 +428,6 @@ mod tests {
     }
 
     #[test]
-    fn d1_another_implementation_reads_what_was_patched() {
-        let bytes = message(&[53, 1, 1, 224, 2, 9, 9, 255]);
-        let patched = decode(&bytes).unwrap().forwarded([10, 0, 0, 2].into());
-        let theirs = v4::Message::decode(&mut Decoder::new(&patched)).unwrap();
-        assert_eq!((theirs.hops(), theirs.giaddr()), (1, [10, 0, 0, 2].into()));
-        // Everything but hops and giaddr is as it was.
-        let changed: Vec<usize> = (0..bytes.len())
-            .filter(|&i| bytes[i] != patched[i])
-            .collect();
-        assert_eq!(changed, [3, 24, 27]);
-        let again = decode(&patched).unwrap().forwarded([10, 0, 0, 3].into());
-        assert_eq!(&again[24..28], [10, 0, 0, 2]);
-    }
-
-    #[test]
-    fn d4_a_short_reply_is_padded() {
-        let bytes = message(&[53, 1, 2, 255]);
-        assert_eq!(decode(&bytes).unwrap().padded().len(), 300);
-    }
-
-    #[test]
     fn d10_refusals_name_their_reason() {
         let spoilt = |at: usize, value: u8| {
             let mut bytes = message(&[255]);
@@ -365,6 +443,11 @@ mod tests {
             (message(&[53, 2, 1]), DhcpError::OptionBounds),
             (message(&[53, 2, 1, 1, 255]), DhcpError::OptionBounds),
             (message(&[51, 3, 0, 0, 1, 255]), DhcpError::OptionBounds),
+            (message(&[53, 0, 255]), DhcpError::OptionBounds),
+            (message(&[53, 1, 1, 53, 1, 1]), DhcpError::OptionBounds),
+            (message(&[52, 1, 0, 255]), DhcpError::Overload),
+            (message(&[52, 1, 4, 255]), DhcpError::Overload),
+            (message(&[52, 2, 1, 1, 255]), DhcpError::OptionBounds),
         ];
         for (bytes, reason) in cases {
             assert_eq!(decode(&bytes).err(), Some(reason));
@@ -385,6 +468,16 @@ mod tests {
     }
 
     #[test]
+    fn d10_an_option_in_pieces_is_one_option() {
+        let mut bytes = message(&[52, 1, 3, 51, 1, 0, 51, 1, 0, 255]);
+        bytes[108..115].copy_from_slice(&[51, 1, 14, 53, 1, 5, 255]);
+        bytes[44..50].copy_from_slice(&[51, 1, 16, 52, 0, 255]);
+        let view = decode(&bytes).unwrap();
+        assert_eq!(view.lease_time(), Some(3600));
+        assert_eq!(view.message_type(), MessageType::Ack);
+    }
+
+    #[test]
     fn a_long_hardware_address_is_no_ethernet_address() {
         let mut bytes = message(&[53, 1, 1, 255]);
         bytes[2] = 16;
@@ -402,8 +495,7 @@ mod tests {
             bytes.extend(COOKIE);
             bytes.extend(options);
             if let Ok(view) = decode(&bytes) {
-                prop_assert_eq!(view.forwarded(Ipv4Addr::LOCALHOST).len(), bytes.len());
-                prop_assert!(view.padded().len() >= MIN_LEN);
+                prop_assert_eq!(view.bytes(), &bytes[..]);
             }
         }
     }

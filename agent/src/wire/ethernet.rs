@@ -18,6 +18,8 @@ pub const HEADER_LEN: usize = 14;
 pub const TYPE_IPV4: u16 = 0x0800;
 /// EtherType of ARP.
 pub const TYPE_ARP: u16 = 0x0806;
+/// EtherType of magic packets.
+pub const TYPE_WAKE_ON_LAN: u16 = 0x0842;
 
 const TYPES_TAGGED: [u16; 2] = [0x8100, 0x88a8];
 

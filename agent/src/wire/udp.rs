@@ -15,12 +15,12 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use pnet_base::MacAddr;
 use pnet_packet::ip::IpNextHeaderProtocols;
-use pnet_packet::ipv4::{self, Ipv4Flags, Ipv4Packet, MutableIpv4Packet};
+use pnet_packet::ipv4::{self, Ipv4Flags, MutableIpv4Packet};
 use pnet_packet::udp::{self, MutableUdpPacket, UdpPacket};
 
 use super::ethernet::{self, Frame};
+use super::ipv4::{HEADER_LEN as IP_HEADER, Ipv4Error};
 
-const IP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 const TTL: u8 = 64;
 
@@ -38,15 +38,12 @@ pub struct Datagram<'a> {
 /// Why a packet was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UdpError {
-    /// Shorter than its headers or their lengths say.
-    #[error("packet is shorter than its headers say")]
+    /// The packet is broken.
+    #[error(transparent)]
+    Packet(#[from] Ipv4Error),
+    /// Shorter than its UDP header or its length says.
+    #[error("datagram is shorter than its header says")]
     Short,
-    /// Not version 4, or an impossible header length.
-    #[error("packet is not IPv4")]
-    NotIpv4,
-    /// The header checksum is wrong.
-    #[error("IPv4 header checksum is wrong")]
-    Checksum,
     /// A fragment.
     #[error("packet is a fragment")]
     Fragment,
@@ -57,38 +54,24 @@ pub enum UdpError {
 
 /// Decodes the datagram of an IPv4 frame.
 pub fn decode<'a>(frame: &Frame<'a>) -> Result<Datagram<'a>, UdpError> {
-    let (source, destination, segment) = decode_ipv4(frame.payload)?;
+    let packet = super::ipv4::decode(frame.payload)?;
+    if packet.later_fragment || packet.more_fragments {
+        return Err(UdpError::Fragment);
+    }
+    if packet.protocol != IpNextHeaderProtocols::Udp.0 {
+        return Err(UdpError::NotUdp);
+    }
+    let segment = packet.payload;
     let udp = UdpPacket::new(segment).ok_or(UdpError::Short)?;
     let length = usize::from(udp.get_length());
     if length < UDP_HEADER {
         return Err(UdpError::Short);
     }
     Ok(Datagram {
-        source: SocketAddrV4::new(source, udp.get_source()),
-        destination: SocketAddrV4::new(destination, udp.get_destination()),
+        source: SocketAddrV4::new(packet.source, udp.get_source()),
+        destination: SocketAddrV4::new(packet.destination, udp.get_destination()),
         payload: segment.get(UDP_HEADER..length).ok_or(UdpError::Short)?,
     })
-}
-
-fn decode_ipv4(bytes: &[u8]) -> Result<(Ipv4Addr, Ipv4Addr, &[u8]), UdpError> {
-    let ip = Ipv4Packet::new(bytes).ok_or(UdpError::Short)?;
-    let header = usize::from(ip.get_header_length()) * 4;
-    if ip.get_version() != 4 || header < IP_HEADER {
-        return Err(UdpError::NotIpv4);
-    }
-    let segment = bytes
-        .get(header..usize::from(ip.get_total_length()))
-        .ok_or(UdpError::Short)?;
-    if ip.get_checksum() != ipv4::checksum(&ip) {
-        return Err(UdpError::Checksum);
-    }
-    if ip.get_fragment_offset() != 0 || ip.get_flags() & Ipv4Flags::MoreFragments != 0 {
-        return Err(UdpError::Fragment);
-    }
-    if ip.get_next_level_protocol() != IpNextHeaderProtocols::Udp {
-        return Err(UdpError::NotUdp);
-    }
-    Ok((ip.get_source(), ip.get_destination(), segment))
 }
 
 /// Encodes a datagram as a frame, checksums included; `None` if the payload does not fit an IPv4 packet.
@@ -135,6 +118,7 @@ fn write_ipv4(header: &mut [u8], total_length: u16, from: Ipv4Addr, to: Ipv4Addr
 
 #[cfg(test)]
 mod tests {
+    use pnet_packet::ipv4::Ipv4Packet;
     use proptest::prelude::*;
 
     use super::*;
@@ -151,11 +135,11 @@ mod tests {
     fn refusals_name_their_reason() {
         type Spoil = fn(&mut Vec<u8>);
         let cases: [(Spoil, UdpError); 8] = [
-            (|b| b.truncate(14 + 19), UdpError::Short),
-            (|b| b.truncate(14 + 25), UdpError::Short),
-            (|b| b[14] = 0x65, UdpError::NotIpv4),
-            (|b| b[14] = 0x44, UdpError::NotIpv4),
-            (|b| b[24] ^= 1, UdpError::Checksum),
+            (|b| b.truncate(14 + 19), Ipv4Error::Short.into()),
+            (|b| b.truncate(14 + 25), Ipv4Error::Short.into()),
+            (|b| b[14] = 0x65, Ipv4Error::NotIpv4.into()),
+            (|b| b[14] = 0x44, Ipv4Error::NotIpv4.into()),
+            (|b| b[24] ^= 1, Ipv4Error::Checksum.into()),
             (|b| b[14 + 25] = 7, UdpError::Short),
             (|b| b[14 + 25] = 200, UdpError::Short),
             (

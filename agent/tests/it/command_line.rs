@@ -93,6 +93,23 @@ fn a_wrong_command_line_exits_with_2() {
     );
 }
 
+/// A key with a terminal's commands in it is shown, not obeyed.
+#[test]
+fn terminals_are_not_commanded() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("loud.toml"), "\"\\u001b[31mx\" = 1\n").unwrap();
+    check(
+        dir.path(),
+        &["check", "--config", "loud.toml"],
+        expect![[r#"
+            1
+            error: while reading loud.toml: unknown key `\u{1b}[31mx`
+
+            hint: the keys are `uplink`, `downlink`, `dhcp`, `discovery`, `wired`, `wifi`
+        "#]],
+    );
+}
+
 #[test]
 fn run_needs_two_interfaces_and_a_log_level() {
     let dir = tempfile::tempdir().unwrap();
@@ -118,10 +135,10 @@ fn run_needs_two_interfaces_and_a_log_level() {
             "loud",
         ],
         expect![[r#"
-            1
-            error: `loud` is not a log level
+            2
+            error: invalid value 'loud' for '--log <LEVEL>': use one of trace, debug, info, warn, error, off
 
-            hint: use one of trace, debug, info, warn, error, off
+            For more information, try '--help'.
         "#]],
     );
 }

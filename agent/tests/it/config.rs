@@ -14,10 +14,12 @@ fn check(text: &str, overrides: Overrides, expected: Expect) {
 #[test]
 fn every_key_is_read() {
     check(
-        "uplink = \"wlan0\"\ndownlink = \"eth0\"\ndhcp-max-hops = 4\n",
+        "uplink = \"wlan0\"\ndownlink = \"eth0\"\n[dhcp]\nmode = \"broadcast\"\nmax-hops = 4\ntrust-option-82 = true\n\
+         circuit-id = \"desk 4\"\n[discovery]\nmdns = false\nssdp = false\nws-discovery = false\nwake-on-lan = false\n\
+         netbios = false\n[wired]\nbounce = false\n[wifi]\npower-save = true\nrecovery = \"driver\"\n",
         Overrides::default(),
         expect![[r#"
-            Settings { uplink: "wlan0", downlink: "eth0", dhcp_max_hops: 4 }
+            Settings { uplink: "wlan0", downlink: "eth0", dhcp: DhcpSettings { mode: Broadcast, max_hops: 4, trust_option_82: true, circuit_id: "desk 4" }, discovery: DiscoverySettings { mdns: false, ssdp: false, ws_discovery: false, wake_on_lan: false, netbios: false }, wired: WiredSettings { bounce: false }, wifi: WifiSettings { power_save: true, recovery: Driver } }
         "#]],
     );
 }
@@ -32,7 +34,7 @@ fn the_command_line_wins() {
         "uplink = \"wlan0\"\ndownlink = \"eth0\"\n",
         overrides,
         expect![[r#"
-            Settings { uplink: "wlan1", downlink: "eth0", dhcp_max_hops: 16 }
+            Settings { uplink: "wlan1", downlink: "eth0", dhcp: DhcpSettings { mode: Auto, max_hops: 16, trust_option_82: false, circuit_id: "" }, discovery: DiscoverySettings { mdns: true, ssdp: true, ws_discovery: true, wake_on_lan: true, netbios: true }, wired: WiredSettings { bounce: true }, wifi: WifiSettings { power_save: false, recovery: Reboot } }
         "#]],
     );
 }
@@ -48,11 +50,11 @@ fn a_misspelt_key_is_answered_with_the_nearest() {
         "#]],
     );
     check(
-        "dhcp_max_hops = 3\n",
+        "[dhcp]\nmax_hops = 3\n",
         Overrides::default(),
         expect![[r#"
-            error: unknown key `dhcp_max_hops`
-            hint: did you mean `dhcp-max-hops`?
+            error: unknown key `max_hops` in [dhcp]
+            hint: did you mean `max-hops`?
         "#]],
     );
     check(
@@ -60,7 +62,7 @@ fn a_misspelt_key_is_answered_with_the_nearest() {
         Overrides::default(),
         expect![[r#"
             error: unknown key `psk`
-            hint: the keys are `uplink`, `downlink`, `dhcp-max-hops`
+            hint: the keys are `uplink`, `downlink`, `dhcp`, `discovery`, `wired`, `wifi`
         "#]],
     );
 }
@@ -92,11 +94,31 @@ fn wrong_values_are_refused() {
         "#]],
     );
     check(
-        "uplink = \"wlan0\"\ndownlink = \"eth0\"\ndhcp-max-hops = 0\n",
+        "uplink = \"wlan0\"\ndownlink = \"eth0\"\n[dhcp]\nmax-hops = 0\n",
         Overrides::default(),
         expect![[r#"
-            error: dhcp-max-hops is 0
+            error: max-hops is 0
             hint: give a number from 1 to 16; RFC 1542 suggests 16 as the limit
+        "#]],
+    );
+    check(
+        "uplink = \"wlan0\"\ndownlink = \"eth0\"\n[dhcp]\nmax-hops = 900\n",
+        Overrides::default(),
+        expect![[r#"
+            error: max-hops is 900
+            hint: give a number from 1 to 16; RFC 1542 suggests 16 as the limit
+        "#]],
+    );
+    check(
+        "uplink = \"wlan0\"\ndownlink = \"eth0\"\ndhcp = \"relay\"\n",
+        Overrides::default(),
+        expect![[r#"
+            error: TOML parse error at line 3, column 8
+              |
+            3 | dhcp = "relay"
+              |        ^^^^^^^
+            invalid type: string "relay", expected the table `[dhcp]`
+            hint: the file is TOML: one `key = "value"` a line, below its `[table]` if it has one
         "#]],
     );
     check(
@@ -108,7 +130,7 @@ fn wrong_values_are_refused() {
             1 | uplink = 3
               |          ^
             invalid type: integer `3`, expected a string
-            hint: the file is TOML: one `key = "value"` a line
+            hint: the file is TOML: one `key = "value"` a line, below its `[table]` if it has one
         "#]],
     );
 }
@@ -122,7 +144,11 @@ fn the_images_own_files_are_read() {
         "site/footbridge.toml",
     ] {
         let text = std::fs::read_to_string(format!("{overlays}/{file}")).unwrap();
-        let full = text.replace("#dhcp-max-hops", "dhcp-max-hops");
+        let keys = text.lines().map(|line| match line.strip_prefix('#') {
+            Some(key) if !key.starts_with(' ') => key,
+            Some(_) | None => line,
+        });
+        let full = keys.collect::<Vec<_>>().join("\n");
         for text in [text, full] {
             let settings = parse_config(&text, Overrides::default()).unwrap().settings;
             assert_eq!(

@@ -1,5 +1,5 @@
-//! The agent from outside: its command line, its configuration file, stories told to its engine, and (`netns`) a real kernel
-//! with real peers.
+//! The agent from outside: its command line, its configuration file, stories told to its engine, a real kernel (`netns`), and
+//! other people's DHCP servers and clients (`peers`).
 
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 #![expect(
@@ -10,6 +10,8 @@
 mod command_line;
 mod config;
 mod netns;
+mod peers;
+mod rules;
 mod scenarios;
 mod skip;
 mod unit_file;

@@ -4,8 +4,15 @@
 //! A test runs itself again inside fresh user, network, mount and process namespaces, so an ordinary user can run it, tests do
 //! not see each other, and whatever a test leaves behind ends with it. Where that cannot be, the test says so and is skipped.
 
-mod rig;
+mod avahi;
+mod discovery;
+mod flood;
+mod loops;
+mod moves;
+pub(crate) mod rig;
+mod sandbox;
 mod service;
+mod soak;
 mod supervision;
 mod tear_down;
 mod traffic;
@@ -44,23 +51,36 @@ fn in_namespace<F: FnOnce(&mut Rig)>(body: F) {
     let test = path
         .trim_start_matches("it::")
         .trim_end_matches("::{{closure}}");
+    if let Some(reason) = obstacle() {
+        return skip(test, &reason);
+    }
+    let said = run_inside(test, &[]);
+    // What a test measured is for whoever runs it.
+    for line in said.lines().filter(|line| line.starts_with("MEASURED")) {
+        eprintln!("{line}");
+    }
+}
+
+/// Returns why there can be no namespaces here, if so.
+pub(crate) fn obstacle() -> Option<String> {
     let missing = missing_tools(&TOOLS);
     if !missing.is_empty() {
-        return skip(test, &format!("no {}", missing.join(", ")));
+        return Some(format!("no {}", missing.join(", ")));
     }
-    let probe = Command::new("unshare")
-        .args(UNSHARE)
-        .arg("true")
-        .output()
-        .unwrap();
-    if !probe.status.success() {
-        return skip(test, String::from_utf8_lossy(&probe.stderr).trim());
-    }
+    let mut probe = Command::new("unshare");
+    let output = probe.args(UNSHARE).arg("true").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    (!output.status.success()).then(|| said.trim().to_owned())
+}
+
+/// Runs a test of this program again in namespaces of its own, and returns what it wrote to stderr.
+pub(crate) fn run_inside(test: &str, environment: &[(&str, &str)]) -> String {
     let run = Command::new("unshare")
         .args(UNSHARE)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
+        .envs(environment.iter().copied())
         .env("PATH", search_path())
         .output()
         .unwrap();
@@ -70,8 +90,5 @@ fn in_namespace<F: FnOnce(&mut Rig)>(body: F) {
         run.status.success() && stdout.contains("1 passed"),
         "inside the namespaces:\n{stdout}\n{stderr}"
     );
-    // What a test measured is for whoever runs it.
-    for line in stderr.lines().filter(|line| line.starts_with("MEASURED")) {
-        eprintln!("{line}");
-    }
+    stderr.into_owned()
 }

@@ -10,30 +10,33 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub(super) const ROUTER: &str = "192.168.77.1";
-pub(super) const BOX: &str = "192.168.77.2";
-pub(super) const PRINTER: &str = "192.168.77.50";
-pub(super) const UPLINK_MAC: &str = "02:00:00:00:00:02";
-pub(super) const CLIENT_MAC: &str = "02:00:00:00:00:04";
+pub(crate) const ROUTER: &str = "192.168.77.1";
+pub(crate) const BOX: &str = "192.168.77.2";
+pub(crate) const PRINTER: &str = "192.168.77.50";
+pub(crate) const UPLINK_MAC: &str = "02:00:00:00:00:02";
+pub(crate) const CLIENT_MAC: &str = "02:00:00:00:00:04";
 
 /// How long anything may take that is bound to happen; a loaded machine is slow.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) struct Rig {
-    pub(super) router: Namespace,
-    pub(super) client: Namespace,
-    pub(super) dir: tempfile::TempDir,
+pub(crate) struct Rig {
+    pub(crate) router: Namespace,
+    pub(crate) client: Namespace,
+    pub(crate) dir: tempfile::TempDir,
+    /// How much agents say.
+    pub(crate) log_level: &'static str,
     children: Vec<Child>,
 }
 
 impl Rig {
-    pub(super) fn build() -> Rig {
+    pub(crate) fn build() -> Rig {
         // IPv6 would add addresses and routes at times of its own.
         fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
         fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
@@ -41,6 +44,7 @@ impl Rig {
             router: Namespace::hold(),
             client: Namespace::hold(),
             dir: tempfile::tempdir().unwrap(),
+            log_level: "debug",
             children: Vec::new(),
         };
         ip("link set lo up");
@@ -59,7 +63,7 @@ impl Rig {
     }
 
     /// Makes the pair of interfaces between the box and the client, and leaves it to the agent to set its end up.
-    pub(super) fn plug_client(&self) {
+    pub(crate) fn plug_client(&self) {
         ip(
             "link add down0 address 02:00:00:00:00:03 type veth peer name c0 address 02:00:00:00:00:04",
         );
@@ -69,16 +73,16 @@ impl Rig {
     }
 
     /// Gives the client a fixed address, as a printer has, without a word on the wire.
-    pub(super) fn make_client_a_printer(&self) {
+    pub(crate) fn make_client_a_printer(&self) {
         self.client.ip("addr add 192.168.77.50/24 dev c0");
     }
 
-    pub(super) fn run_dir(&self) -> PathBuf {
+    pub(crate) fn run_dir(&self) -> PathBuf {
         self.dir.path().join("run")
     }
 
     /// Returns the command that starts the agent, for a test to add to.
-    pub(super) fn agent_command(&self) -> Command {
+    pub(crate) fn agent_command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_footbridge"));
         command
             .args([
@@ -88,7 +92,7 @@ impl Rig {
                 "--downlink",
                 "down0",
                 "--log",
-                "debug",
+                self.log_level,
             ])
             .arg("--run-dir")
             .arg(self.run_dir())
@@ -98,7 +102,7 @@ impl Rig {
     }
 
     /// Starts the agent, its log in `agent.log`.
-    pub(super) fn start_agent(&self) -> Agent {
+    pub(crate) fn start_agent(&self) -> Agent {
         let log = File::options()
             .create(true)
             .append(true)
@@ -108,14 +112,14 @@ impl Rig {
     }
 
     /// Starts the agent and waits until it bridges.
-    pub(super) fn start_bridging(&self) -> Agent {
+    pub(crate) fn start_bridging(&self) -> Agent {
         let agent = self.start_agent();
         self.await_state("bridging");
         agent
     }
 
     /// Returns the agent's status, once it answers.
-    pub(super) fn status(&self) -> Option<Value> {
+    pub(crate) fn status(&self) -> Option<Value> {
         let output = Command::new(env!("CARGO_BIN_EXE_footbridge"))
             .args(["status", "--json", "--run-dir"])
             .arg(self.run_dir())
@@ -124,14 +128,14 @@ impl Rig {
         serde_json::from_slice(&output.stdout).ok()
     }
 
-    pub(super) fn await_state(&self, state: &str) {
+    pub(crate) fn await_state(&self, state: &str) {
         eventually(&format!("the agent is {state}"), || {
             self.status().is_some_and(|status| status["state"] == state)
         });
     }
 
     /// Starts a program of the router's, its output in `NAME.log`, and leaves it running.
-    pub(super) fn start_on_router(&mut self, name: &str, arguments: &[&str]) {
+    pub(crate) fn start_on_router(&mut self, name: &str, arguments: &[&str]) {
         let log = File::create(self.dir.path().join(format!("{name}.log"))).unwrap();
         let child = self
             .router
@@ -144,7 +148,7 @@ impl Rig {
     }
 
     /// Starts the router's DHCP server.
-    pub(super) fn start_dhcp_server(&mut self) {
+    pub(crate) fn start_dhcp_server(&mut self) {
         let leases = format!(
             "--dhcp-leasefile={}",
             self.dir.path().join("leases").display()
@@ -175,7 +179,7 @@ impl Rig {
     }
 
     /// Has the client ask for a lease, without the broadcast flag; returns how long it took.
-    pub(super) fn lease(&self) -> Duration {
+    pub(crate) fn lease(&self) -> Duration {
         let script = self.dir.path().join("udhcpc.sh");
         let text = "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\n\
                     ip addr add \"$ip/$mask\" dev \"$interface\"\nip route add default via \"$router\"\n";
@@ -212,16 +216,18 @@ impl Drop for Rig {
 }
 
 /// A running agent; killed with the value.
-pub(super) struct Agent(pub(super) Child);
+pub(crate) struct Agent(pub(crate) Child);
 
 impl Agent {
+    /// Sends the agent a signal.
+    pub(super) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.0.id());
+        assert!(run(&["sh", "-c", &kill]).status.success());
+    }
+
     /// Asks the agent to end, and says how it did.
-    pub(super) fn terminate(mut self) -> Option<i32> {
-        assert!(
-            run(&["sh", "-c", &format!("kill -TERM {}", self.0.id())])
-                .status
-                .success()
-        );
+    pub(crate) fn terminate(mut self) -> Option<i32> {
+        self.signal("TERM");
         let mut status = None;
         eventually("the agent ends", || {
             status = self.0.try_wait().unwrap();
@@ -231,7 +237,7 @@ impl Agent {
     }
 
     /// Kills the agent, which hears nothing of it.
-    pub(super) fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
@@ -245,10 +251,10 @@ impl Drop for Agent {
 }
 
 /// A network namespace, held by a process that ends with the value.
-pub(super) struct Namespace(Child);
+pub(crate) struct Namespace(Child);
 
 impl Namespace {
-    fn hold() -> Namespace {
+    pub(crate) fn hold() -> Namespace {
         let holder = Command::new("unshare")
             .args(["--net", "cat"])
             .stdin(Stdio::piped())
@@ -263,11 +269,11 @@ impl Namespace {
         Namespace(holder)
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    pub(super) fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net=/proc/{}/ns/net", self.pid()))
@@ -275,23 +281,36 @@ impl Namespace {
         command
     }
 
-    pub(super) fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
-    pub(super) fn ip(&self, arguments: &str) -> String {
+    /// Does something inside the namespace, such as opening a socket that stays there.
+    pub(crate) fn inside<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.pid())).unwrap();
+        let enter = || {
+            // SAFETY: the descriptor is open, and of the calling thread nothing but its network namespace changes.
+            #[expect(unsafe_code, reason = "no safe wrapper enters a namespace")]
+            let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+            body()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join().unwrap())
+    }
+
+    pub(crate) fn ip(&self, arguments: &str) -> String {
         succeed(self.run(&words(&format!("ip {arguments}"))))
     }
 
     /// Whether one echo request is answered in time.
-    pub(super) fn pings(&self, address: &str) -> bool {
+    pub(crate) fn pings(&self, address: &str) -> bool {
         self.run(&["busybox", "ping", "-c", "1", "-W", "2", address])
             .status
             .success()
     }
 
     /// Whether duplicate address detection on the interface finds the address in use.
-    pub(super) fn detects_duplicate(&self, interface: &str, address: &str) -> bool {
+    pub(crate) fn detects_duplicate(&self, interface: &str, address: &str) -> bool {
         let output = self.run(&[
             "arping", "-D", "-c", "3", "-w", "4", "-I", interface, address,
         ]);
@@ -311,7 +330,7 @@ impl Drop for Namespace {
 }
 
 /// Everything of the box's network that has to be as it was, once the agent is gone.
-pub(super) fn network_state() -> BTreeMap<String, String> {
+pub(crate) fn network_state() -> BTreeMap<String, String> {
     let mut state = sysctls();
     for command in ["ip -4 addr", "ip -4 route show table all", "ip -d link"] {
         state.insert(command.to_owned(), succeed(run(&words(command))));
@@ -327,7 +346,7 @@ pub(super) fn network_state() -> BTreeMap<String, String> {
 }
 
 /// All of net.ipv4.conf by path.
-pub(super) fn sysctls() -> BTreeMap<String, String> {
+pub(crate) fn sysctls() -> BTreeMap<String, String> {
     let mut values = BTreeMap::new();
     for interface in fs::read_dir("/proc/sys/net/ipv4/conf").unwrap() {
         for setting in fs::read_dir(interface.unwrap().path()).unwrap() {
@@ -341,20 +360,28 @@ pub(super) fn sysctls() -> BTreeMap<String, String> {
 }
 
 /// Runs `ip` in the box.
-pub(super) fn ip(arguments: &str) -> String {
+pub(crate) fn ip(arguments: &str) -> String {
     succeed(run(&words(&format!("ip {arguments}"))))
 }
 
 /// Waits for a condition, and fails if it does not come.
-pub(super) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    assert!(
+        comes_within(PATIENCE, condition),
+        "waited {PATIENCE:?} in vain until {what}"
+    );
+}
+
+/// Waits for a condition for some time, and returns whether it came.
+pub(crate) fn comes_within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !condition() {
-        assert!(
-            start.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain until {what}"
-        );
+        if start.elapsed() >= time {
+            return false;
+        }
         std::thread::park_timeout(Duration::from_millis(10));
     }
+    true
 }
 
 fn words(line: &str) -> Vec<&str> {
@@ -378,8 +405,26 @@ fn text_of(output: &Output) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-fn write_script(path: &Path, text: &str) {
+pub(crate) fn write_script(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Binds a packet socket to an interface of the namespace that the thread is in.
+#[expect(unsafe_code, reason = "no safe wrapper takes a link-layer address")]
+pub(super) fn bind_to_interface(socket: &socket2::Socket, index: u32) {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: 0,
+        sll_ifindex: index.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: `address` is a whole sockaddr_ll that outlives the call, and its size is the one given.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::Command;
 
 use super::in_namespace;
 use super::rig::{Agent, PATIENCE, eventually};
@@ -82,5 +83,73 @@ fn an_idle_agent_is_small() {
         let kilobytes: u64 = resident.split_whitespace().nth(1).unwrap().parse().unwrap();
         assert!(kilobytes < 32 << 10, "{resident}");
         eventually("the agent is still there", || rig.status().is_some());
+    });
+}
+
+#[test]
+fn sighup_reads_the_configuration_again_or_leaves_all_as_it_was() {
+    in_namespace(|rig| {
+        let path = rig.dir.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        manager.set_read_timeout(Some(PATIENCE)).unwrap();
+        let file = rig.dir.path().join("footbridge.toml");
+        fs::write(&file, "uplink = \"up0\"\ndownlink = \"nowhere0\"\n").unwrap();
+        let log = rig.dir.path().join("agent.log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_footbridge"));
+        command.arg("run").arg("--config").arg(&file);
+        command.arg("--run-dir").arg(rig.run_dir());
+        command.env("NOTIFY_SOCKET", &path);
+        command.stderr(File::create(&log).unwrap());
+        let agent = Agent(command.spawn().unwrap());
+        rig.await_state("waiting-for-cable");
+        await_messages(&manager, &["READY=1"]);
+
+        fs::write(&file, "uplink = \"up0\"\ndownlnik = \"down0\"\n").unwrap();
+        agent.signal("HUP");
+        await_messages(&manager, &["RELOADING=1\nMONOTONIC_USEC=", "READY=1"]);
+        let text = fs::read_to_string(&log).unwrap();
+        assert!(text.contains("did you mean `downlink`?"), "{text}");
+        assert_eq!(rig.status().unwrap()["downlink"]["name"], "nowhere0");
+
+        fs::write(&file, "uplink = \"up0\"\ndownlink = \"down0\"\n").unwrap();
+        agent.signal("HUP");
+        rig.await_state("bridging");
+        assert_eq!(agent.terminate(), Some(0));
+    });
+}
+
+#[test]
+fn an_agent_without_descriptors_left_does_not_spin() {
+    in_namespace(|rig| {
+        let agent = rig.start_bridging();
+        let socket = rig.run_dir().join("status.sock");
+        let pid = agent.0.id();
+        let limit = format!("--pid={pid}");
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        let limited = Command::new("prlimit")
+            .args([&limit, &format!("--nofile={open}:")])
+            .status()
+            .unwrap();
+        assert!(limited.success());
+        let idle: Vec<UnixStream> = (0..4)
+            .map(|_| UnixStream::connect(&socket).unwrap())
+            .collect();
+        let log = rig.dir.path().join("agent.log");
+        let refusals = || {
+            let text = fs::read_to_string(&log).unwrap();
+            text.matches("could not be accepted").count()
+        };
+        // A second apart: a loop that spins has thousands by then.
+        eventually("clients are turned away", || refusals() >= 2);
+        assert!(refusals() < 10, "{}", refusals());
+        drop(idle);
+        assert!(
+            Command::new("prlimit")
+                .args([&limit, "--nofile=1024:"])
+                .status()
+                .unwrap()
+                .success()
+        );
+        rig.await_state("bridging");
     });
 }

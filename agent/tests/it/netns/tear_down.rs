@@ -22,7 +22,8 @@ fn sigterm_leaves_nothing_behind() {
             "{}",
             during["ip -d link"]
         );
-        assert_eq!(during["neighbours with a protocol"].lines().count(), 2);
+        // The two hosts on the wire and the gateway.
+        assert_eq!(during["neighbours with a protocol"].lines().count(), 3);
         assert_eq!(agent.terminate(), Some(0));
         assert_eq!(network_state(), before);
         let left: Vec<_> = std::fs::read_dir(rig.run_dir())

@@ -4,6 +4,9 @@
 //! every deadline up to its time is. The indented lines under it are what the engine wanted done since the line before, with
 //! the time where it was a timer. `UPDATE_EXPECT=1 cargo test` rewrites them, and the difference is the review.
 
+mod dhcp_talk;
+mod discovery_talk;
+mod radio;
 mod render;
 mod script;
 
@@ -12,10 +15,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use expect_test::expect_file;
-use footbridge_agent::engine::{Action, Engine, Input, Settings};
+use footbridge_agent::addr::Side;
+use footbridge_agent::engine::{Action, BridgeState, Engine, Input, Settings};
 
-use render::render;
-use script::{Event, Names};
+use render::{is_loop_arp, is_loop_probe, render};
+use script::{Echo, Event, Names};
 
 /// More turns than any story takes: a timer that does not move on is a bug, not an endless test.
 const MOST_TICKS: usize = 10_000;
@@ -25,17 +29,23 @@ struct Story {
     names: Names,
     start: Instant,
     now: Duration,
+    /// The loop guard's frames are shown in the stories about it, and would be noise in all others.
+    shows_loop_probes: bool,
+    /// The frames sent, for those that come back.
+    sent: Vec<(Side, Vec<u8>)>,
     told: String,
 }
 
 impl Story {
-    fn new() -> Story {
+    fn new(name: &str) -> Story {
         let start = Instant::now();
         Story {
-            engine: Engine::new(Settings::new("wlan0", "eth0"), 1, start),
+            engine: Engine::new(Settings::new("wlan0", "eth0"), 1),
             names: Names::default(),
             start,
             now: Duration::ZERO,
+            shows_loop_probes: name.starts_with("loop_"),
+            sent: Vec::new(),
             told: String::new(),
         }
     }
@@ -51,6 +61,8 @@ impl Story {
         match event {
             Event::Wait => {}
             Event::Status => self.say_status(),
+            Event::Counters(prefix) => self.say_counters(&prefix),
+            Event::Settings(settings) => self.engine = Engine::new(settings, 1),
             Event::Kernel(inputs) => {
                 for input in inputs {
                     self.handle(input, "");
@@ -63,8 +75,41 @@ impl Story {
                 },
                 "",
             ),
+            Event::Traffic(glimpse) => self.handle(Input::Traffic(&[glimpse]), ""),
             Event::Input(input) => self.handle(input, ""),
+            Event::Echo(echo) => {
+                let bytes = self.echo(&echo);
+                let side = echo.came;
+                let bytes = &bytes;
+                self.handle(Input::Frame { side, bytes }, "");
+            }
+            Event::Bridging(dump) => {
+                self.handle(Input::KernelDump(dump), "");
+                self.settle();
+            }
         }
+    }
+
+    /// Has the loop guard's verdict fall before the story goes on.
+    fn settle(&mut self) {
+        while self.engine.report(self.start).state != BridgeState::Bridging {
+            self.start = self.engine.next_deadline().unwrap() - self.now;
+            self.handle(Input::Tick, "");
+        }
+    }
+
+    /// Returns a loop probe sent earlier.
+    fn echo(&self, echo: &Echo) -> Vec<u8> {
+        let probes = self.sent.iter().rev().filter(|(side, frame)| {
+            *side == echo.left
+                && if echo.arp {
+                    is_loop_arp(frame)
+                } else {
+                    is_loop_probe(frame)
+                }
+        });
+        let (_, frame) = probes.into_iter().nth(usize::from(echo.old)).unwrap();
+        frame.clone()
     }
 
     fn run_until(&mut self, time: Duration) {
@@ -88,7 +133,12 @@ impl Story {
         let mut actions: Vec<Action> = Vec::new();
         self.engine
             .handle(input, self.start + self.now, &mut actions);
-        for line in render(&actions, &self.names) {
+        for action in &actions {
+            if let Action::Send { side, frame } = action {
+                self.sent.push((*side, frame.clone()));
+            }
+        }
+        for line in render(&actions, &self.names, self.shows_loop_probes) {
             self.say(&format!("    {stamp}{line}"));
         }
     }
@@ -99,6 +149,12 @@ impl Story {
             "    state {}",
             serde_json::to_value(report.state).unwrap()
         ));
+        if let Some(radio) = &report.radio {
+            self.say(&format!("    radio {}", radio::describe(radio)));
+        }
+        if !report.dhcp.servers.is_empty() {
+            self.say(&format!("    dhcp {}", dhcp_talk::describe(&report.dhcp)));
+        }
         for host in report.hosts {
             let mac = self.names.name_of(host.mac.parse().unwrap());
             let lease = host
@@ -112,6 +168,15 @@ impl Story {
         }
         for problem in report.problems {
             self.say(&format!("    problem: {problem}"));
+        }
+    }
+
+    fn say_counters(&mut self, prefix: &str) {
+        let report = self.engine.report(self.start + self.now);
+        for (name, count) in report.counters {
+            if name.starts_with(prefix) {
+                self.say(&format!("    {name} {count}"));
+            }
         }
     }
 
@@ -130,7 +195,7 @@ fn every_story_is_told_as_written() {
         if path.extension().is_none_or(|extension| extension != "txt") {
             continue;
         }
-        let mut story = Story::new();
+        let mut story = Story::new(path.file_stem().unwrap().to_str().unwrap());
         let text = fs::read_to_string(&path).unwrap();
         for line in text.lines().filter(|line| !line.starts_with("    ")) {
             story.tell(line);

@@ -1,15 +1,21 @@
 //! The notation of a story's outputs: one line for each action, frames decoded.
 
-use footbridge_agent::addr::{IfIndex, Side};
-use footbridge_agent::engine::{Action, Change, Sysctl};
-use footbridge_agent::wire::arp::{self, Operation};
-use footbridge_agent::wire::ethernet::{self, Frame};
-use footbridge_agent::wire::{dhcp, udp};
+use std::collections::BTreeSet;
 
+use footbridge_agent::addr::{IfIndex, MacAddr, Side};
+use footbridge_agent::engine::{Action, Change, Sysctl};
+use footbridge_agent::wire::arp::{self, ArpError, Operation};
+use footbridge_agent::wire::discovery::Protocol;
+use footbridge_agent::wire::ethernet::{self, Frame};
+use footbridge_agent::wire::loop_probe;
+
+use super::dhcp_talk;
+use super::discovery_talk;
+use super::radio;
 use super::script::Names;
 
 /// Returns the lines for the actions; held and released settings of one interface share a line.
-pub(super) fn render(actions: &[Action], names: &Names) -> Vec<String> {
+pub(super) fn render(actions: &[Action], names: &Names, loop_probes: bool) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for action in actions {
         let line = match action {
@@ -17,13 +23,16 @@ pub(super) fn render(actions: &[Action], names: &Names) -> Vec<String> {
                 side,
                 index,
                 promiscuous,
+                protocols,
             } => format!(
-                "open {side} {index}{}",
-                if *promiscuous { " promiscuous" } else { "" }
+                "open {side} {index}{}{}",
+                if *promiscuous { " promiscuous" } else { "" },
+                render_protocols(protocols)
             ),
             Action::ClosePort { side } => format!("close {side}"),
             Action::StateChanged { from, to } => format!("state {from:?} -> {to:?}"),
             Action::Finished => "finished".to_owned(),
+            Action::Send { frame, .. } if !loop_probes && is_loop_probe(frame) => continue,
             Action::Send { side, frame } => {
                 format!("send {side} {}", render_frame(*side, frame, names))
             }
@@ -41,10 +50,33 @@ pub(super) fn render(actions: &[Action], names: &Names) -> Vec<String> {
                 continue;
             }
             Action::Apply(change) => render_change(change, names),
+            Action::Radio(action) => match radio::render(action) {
+                Some(line) => line,
+                None => continue,
+            },
         };
         lines.push(line);
     }
     lines
+}
+
+pub(super) fn is_loop_probe(frame: &[u8]) -> bool {
+    loop_probe::decode(&ethernet::decode(frame).unwrap()).is_some()
+}
+
+/// Whether a frame of ours is the ARP form of a loop probe: no other ARP request of ours names a target's hardware address.
+pub(super) fn is_loop_arp(frame: &[u8]) -> bool {
+    let arp = arp::decode(&ethernet::decode(frame).unwrap());
+    arp.is_ok_and(|arp| arp.operation == Operation::Request && !arp.tha.is_zero())
+}
+
+/// All of them go without saying.
+fn render_protocols(protocols: &BTreeSet<Protocol>) -> String {
+    let names: Vec<String> = protocols.iter().map(Protocol::to_string).collect();
+    match protocols.len() == Protocol::ALL.len() {
+        true => String::new(),
+        false => format!(" hearing {}", names.join(", ")),
+    }
 }
 
 fn append(lines: &mut Vec<String>, prefix: String, item: &str) {
@@ -63,6 +95,7 @@ fn interface(sysctl: &Sysctl) -> String {
 fn render_change(change: &Change, names: &Names) -> String {
     match *change {
         Change::SetUp(index) => format!("set {index} up"),
+        Change::SetDown(index) => format!("set {index} down"),
         Change::AddAddress { index, address } => format!("address {index} + {address}"),
         Change::RemoveAddress { index, address } => format!("address {index} - {address}"),
         Change::AddRoute {
@@ -89,8 +122,10 @@ fn render_frame(side: Side, bytes: &[u8], names: &Names) -> String {
     };
     let to = names.name_of(frame.destination);
     let said = match frame.ether_type {
-        ethernet::TYPE_ARP => render_arp(&frame),
-        _ => render_dhcp(&frame),
+        ethernet::TYPE_ARP => render_arp(&frame, names),
+        loop_probe::TYPE_LOOP_PROBE => "loop probe".to_owned(),
+        _ => discovery_talk::render(names, &frame)
+            .unwrap_or_else(|| dhcp_talk::render(&frame, names)),
     };
     // Every frame leaves with its side's own address; the usual ones go without saying.
     match names.name_of(frame.source) {
@@ -99,33 +134,23 @@ fn render_frame(side: Side, bytes: &[u8], names: &Names) -> String {
     }
 }
 
-fn render_arp(frame: &Frame<'_>) -> String {
-    let arp = arp::decode(frame).unwrap();
+fn render_arp(frame: &Frame<'_>, names: &Names) -> String {
+    let arp = match arp::decode(frame) {
+        Ok(arp) => arp,
+        // Only what is said of another station bears its hardware address (see `bearings`).
+        Err(ArpError::SenderMismatch) => {
+            let source = MacAddr::from(<[u8; 6]>::try_from(&frame.payload[8..14]).unwrap());
+            let arp = arp::decode(&Frame { source, ..*frame }).unwrap();
+            assert_eq!((arp.operation, arp.spa), (Operation::Request, arp.tpa));
+            return format!("announce {} at {}", arp.spa, names.name_of(arp.sha));
+        }
+        Err(error) => panic!("{error}"),
+    };
     match arp.operation {
         Operation::Request if arp.spa == arp.tpa => format!("announce {}", arp.spa),
+        Operation::Request if !arp.tha.is_zero() => format!("loop probe in ARP for {}", arp.tpa),
         Operation::Request if arp.spa.is_unspecified() => format!("probe {}", arp.tpa),
         Operation::Request => format!("who-has {} tell {}", arp.tpa, arp.spa),
         Operation::Reply => format!("{} is-at us (for {})", arp.spa, arp.tpa),
     }
-}
-
-fn render_dhcp(frame: &Frame<'_>) -> String {
-    let datagram = udp::decode(frame).unwrap();
-    let message = dhcp::decode(datagram.payload).unwrap();
-    format!(
-        "dhcp {:?} {} -> {} xid={} hops={} giaddr={} yiaddr={}{} ({} octets)",
-        message.message_type(),
-        datagram.source,
-        datagram.destination,
-        message.xid(),
-        message.hops(),
-        message.giaddr(),
-        message.yiaddr(),
-        if message.broadcast_flag() {
-            " broadcast"
-        } else {
-            ""
-        },
-        datagram.payload.len(),
-    )
 }

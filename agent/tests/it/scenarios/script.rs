@@ -2,32 +2,45 @@
 //!
 //! ```text
 //! 0.0 bridging                                     the usual machine: wlan0 (2) 10.0.0.2/24 via 10.0.0.1, eth0 (3), all up
+//!                                                  and the loop guard content
 //! 0.0 dump link 2 wlan0 up carrier; address ...    a dump of the kernel's state, as a list of facts
 //! 1.0 kernel link 3 eth0 up                        notifications, in the same words, several with `;`
 //! 1.0 kernel no address 2 10.0.0.2/24
 //! 2.0 wired printer who-has 10.0.0.1 tell 10.0.0.7 [to NAME]
 //! 2.0 uplink router 10.0.0.1 is-at router [to NAME]
 //! 2.0 wired printer probe 10.0.0.7 | announce 10.0.0.7
-//! 3.0 wired laptop dhcp discover xid=1 [broadcast] [hops=N] [giaddr=A] [option82] [ciaddr=A] [requested=A] [to=A]
-//! 3.0 uplink router dhcp ack xid=1 client=laptop yiaddr=A [lease=S] [server=A] [giaddr=A] [to=A] [port=68]
-//! 4.0 wait | status | stop | port67-taken
+//! 2.0 wired stranger loop-probe
+//! 2.0 echo uplink to wired [arp] [old]             our last (but one) loop probe out of the first comes in at the other
+//! 2.0 uplink router talks 10.0.0.1 to 10.0.0.7      a glimpse of traffic through us
+//! 3.0 wired laptop dhcp discover xid=1             and what else is said in DHCP: see `dhcp_talk`
+//! 0.0 dhcp-settings mode=broadcast                 before all else
+//! 3.0 wired tv mdns 10.0.0.7 query lamp.local      and what else is said in discovery: see `discovery_talk`
+//! 0.0 no-discovery netbios                         before all else; one protocol or several
+//! 4.0 wait | status | counters PREFIX | stop | port67-taken
+//! 4.0 configured [uplink=NAME] [downlink=NAME] [bounce=false] [mdns=false]
 //! 4.0 refused route 3 10.0.0.7 errno=12
 //! ```
 //!
-//! Stations have names; a name stands for a hardware address of its own. `us-uplink` and `us-wired` are ours.
+//! The words of the radio are in `radio.rs`. Stations have names; a name stands for a hardware address of its own. `us-uplink` and `us-wired` are ours.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use dhcproto::v4::{self, DhcpOption};
-use dhcproto::{Encodable, v4::relay};
 use footbridge_agent::addr::{IfIndex, MacAddr, Side};
-use footbridge_agent::engine::{Address, Change, Input, KernelEvent, KernelState, Link, Route};
+use footbridge_agent::engine::{
+    Address, Change, Glimpse, Input, KernelEvent, KernelState, Link, Route, Settings,
+};
 use footbridge_agent::wire::arp::{self, Arp, Operation};
-use footbridge_agent::wire::udp;
+use footbridge_agent::wire::ethernet;
+use footbridge_agent::wire::ipv4;
+use footbridge_agent::wire::loop_probe;
+
+use super::dhcp_talk;
+use super::discovery_talk;
+use super::radio;
 
 /// The machine most stories are about.
 const BRIDGING: &str =
@@ -37,9 +50,24 @@ const BRIDGING: &str =
 pub(super) enum Event {
     Wait,
     Status,
+    /// Those whose names begin so.
+    Counters(String),
+    /// Before anything else happens.
+    Settings(Settings),
+    Bridging(KernelState),
+    Echo(Echo),
     Kernel(Vec<Input<'static>>),
     Frame(Side, Vec<u8>),
+    Traffic(Glimpse),
     Input(Input<'static>),
+}
+
+/// A loop probe of ours that comes in at a port.
+pub(super) struct Echo {
+    pub(super) left: Side,
+    pub(super) came: Side,
+    pub(super) arp: bool,
+    pub(super) old: bool,
 }
 
 /// Names of stations.
@@ -66,6 +94,7 @@ impl Names {
     pub(super) fn name_of(&self, mac: MacAddr) -> String {
         match mac {
             MacAddr(255, ..) => "broadcast".to_owned(),
+            MacAddr(1, ..) => "group".to_owned(),
             MacAddr(2, 0, 0, 0, 0, 2) => "us-uplink".to_owned(),
             MacAddr(2, 0, 0, 0, 0, 3) => "us-wired".to_owned(),
             MacAddr(2, 0, 0, 0, 1, number) => self.0.borrow()[usize::from(number)].clone(),
@@ -82,21 +111,52 @@ impl Names {
         let event = match verb {
             "wait" => Event::Wait,
             "status" => Event::Status,
+            "counters" => Event::Counters(rest.to_owned()),
             "stop" => Event::Input(Input::Stop),
+            "configured" => Event::Input(Input::Configured(settings(rest))),
+            "dhcp-settings" => Event::Settings(dhcp_talk::settings(rest)),
+            "no-discovery" => Event::Settings(discovery_talk::settings_without(rest)),
             "port67-taken" => Event::Input(Input::Port67Taken),
-            "bridging" => Event::Input(Input::KernelDump(self.dump(BRIDGING))),
+            "bridging" => Event::Bridging(self.dump(BRIDGING)),
             "dump" => Event::Input(Input::KernelDump(self.dump(rest))),
             "kernel" => Event::Kernel(
                 rest.split(';')
                     .map(|fact| Input::Kernel(self.fact(fact)))
                     .collect(),
             ),
+            "radio" => {
+                let words: Vec<&str> = rest.split_whitespace().collect();
+                Event::Input(Input::Radio(radio::radio(&words, self)))
+            }
+            "supplicant" => Event::Input(Input::Radio(radio::supplicant(rest))),
             "refused" => Event::Input(refused(rest)),
+            "echo" => Event::Echo(echo(rest)),
+            "wired" if rest.contains(" talks ") => {
+                Event::Traffic(self.glimpse(Side::Wired, "us-wired", rest))
+            }
+            "uplink" if rest.contains(" talks ") => {
+                Event::Traffic(self.glimpse(Side::Uplink, "us-uplink", rest))
+            }
             "wired" => Event::Frame(Side::Wired, self.frame("us-wired", rest)),
             "uplink" => Event::Frame(Side::Uplink, self.frame("us-uplink", rest)),
             _ => panic!("no such input: {line}"),
         };
         (time, event)
+    }
+
+    fn glimpse(&self, side: Side, us: &str, rest: &str) -> Glimpse {
+        let [name, "talks", from, "to", to] = rest.split_whitespace().collect::<Vec<_>>()[..]
+        else {
+            panic!("no such traffic: {rest}")
+        };
+        let mut header = vec![0x45; 12];
+        header.extend(parse::<Ipv4Addr>(from).octets());
+        header.extend(parse::<Ipv4Addr>(to).octets());
+        let (us, source) = (self.mac_of(us), self.mac_of(name));
+        let frame = ethernet::encode(us, source, ethernet::TYPE_IPV4, &header);
+        let mut headers = [0; ipv4::HEADERS];
+        headers.copy_from_slice(&frame[..ipv4::HEADERS]);
+        Glimpse { side, headers }
     }
 
     fn dump(&self, facts: &str) -> KernelState {
@@ -141,6 +201,7 @@ impl Names {
             }
             ("default" | "route", _) => {
                 let default = words[0] == "default";
+                let metric = words.iter().position(|word| *word == "metric");
                 let route = Route {
                     index,
                     destination: if default {
@@ -148,6 +209,7 @@ impl Names {
                     } else {
                         (parse(words[2]), 32)
                     },
+                    metric: metric.map_or(0, |at| parse(words[at + 1])),
                     gateway: default.then(|| parse(words[2])),
                     ours,
                 };
@@ -181,8 +243,13 @@ impl Names {
     fn frame(&self, us: &str, rest: &str) -> Vec<u8> {
         let words: Vec<&str> = rest.split_whitespace().collect();
         let sha = self.mac_of(words[0]);
-        if words[1] == "dhcp" {
-            return self.dhcp(us, sha, &words[2..]);
+        match words[1] {
+            "dhcp" => return dhcp_talk::frame(self, us, sha, &words[2..]),
+            "loop-probe" => return loop_probe::encode(sha, 1),
+            _ => {}
+        }
+        if let Some(frame) = discovery_talk::frame(self, sha, &words[1..]) {
+            return frame;
         }
         let everybody = Ipv4Addr::UNSPECIFIED;
         let (operation, spa, tpa, default_to) = match words[1..] {
@@ -207,87 +274,33 @@ impl Names {
         };
         arp::encode(&arp, self.mac_of(to.unwrap_or(default_to)))
     }
-
-    fn dhcp(&self, us: &str, from: MacAddr, words: &[&str]) -> Vec<u8> {
-        let given: BTreeMap<&str, &str> = words
-            .iter()
-            .filter_map(|word| word.split_once('='))
-            .collect();
-        let reply = matches!(words[0], "offer" | "ack" | "nak");
-        let client = given.get("client").map_or(from, |name| self.mac_of(name));
-        let message = dhcp_message(words, &given, client).to_vec().unwrap();
-        let to = given.get("to").map_or(Ipv4Addr::BROADCAST, |to| parse(to));
-        let to_mac = if to.is_broadcast() {
-            MacAddr::broadcast()
-        } else {
-            self.mac_of(us)
-        };
-        let port = given.get("port").map_or(67, |port| parse(port));
-        let (source, source_port) = match reply {
-            true => (
-                given
-                    .get("server")
-                    .map_or(Ipv4Addr::new(10, 0, 0, 1), |s| parse(s)),
-                67,
-            ),
-            false => (
-                given
-                    .get("ciaddr")
-                    .map_or(Ipv4Addr::UNSPECIFIED, |c| parse(c)),
-                68,
-            ),
-        };
-        let from = (from, SocketAddrV4::new(source, source_port));
-        udp::encode(from, (to_mac, SocketAddrV4::new(to, port)), &message).unwrap()
-    }
 }
 
-fn dhcp_message(words: &[&str], given: &BTreeMap<&str, &str>, client: MacAddr) -> v4::Message {
-    let (kind, op) = match words[0] {
-        "discover" => (v4::MessageType::Discover, v4::Opcode::BootRequest),
-        "request" => (v4::MessageType::Request, v4::Opcode::BootRequest),
-        "decline" => (v4::MessageType::Decline, v4::Opcode::BootRequest),
-        "release" => (v4::MessageType::Release, v4::Opcode::BootRequest),
-        "inform" => (v4::MessageType::Inform, v4::Opcode::BootRequest),
-        "offer" => (v4::MessageType::Offer, v4::Opcode::BootReply),
-        "ack" => (v4::MessageType::Ack, v4::Opcode::BootReply),
-        "nak" => (v4::MessageType::Nak, v4::Opcode::BootReply),
-        other => panic!("no such DHCP message: {other}"),
+fn settings(rest: &str) -> Settings {
+    let given: BTreeMap<&str, &str> = rest
+        .split_whitespace()
+        .filter_map(|word| word.split_once('='))
+        .collect();
+    let name = |key, default| *given.get(key).unwrap_or(&default);
+    let mut settings = Settings::new(name("uplink", "wlan0"), name("downlink", "eth0"));
+    settings.wired.bounce = given.get("bounce").is_none_or(|bounce| parse(bounce));
+    settings.discovery.mdns = given.get("mdns").is_none_or(|mdns| parse(mdns));
+    settings
+}
+
+fn echo(rest: &str) -> Echo {
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    let side = |word| match word {
+        "wired" => Side::Wired,
+        "uplink" => Side::Uplink,
+        other => panic!("no such side: {other}"),
     };
-    let address = |key: &str| {
-        given
-            .get(key)
-            .map_or(Ipv4Addr::UNSPECIFIED, |address| parse(address))
-    };
-    let mut message = v4::Message::default();
-    message
-        .set_opcode(op)
-        .set_xid(given.get("xid").map_or(1, |xid| parse(xid)))
-        .set_hops(given.get("hops").map_or(0, |hops| parse(hops)))
-        .set_ciaddr(address("ciaddr"))
-        .set_yiaddr(address("yiaddr"))
-        .set_giaddr(address("giaddr"))
-        .set_chaddr(&client.octets());
-    if words.contains(&"broadcast") {
-        message.set_flags(v4::Flags::default().set_broadcast());
+    Echo {
+        left: side(words[0]),
+        came: side(words[2]),
+        arp: words.contains(&"arp"),
+        old: words.contains(&"old"),
     }
-    let options = message.opts_mut();
-    options.insert(DhcpOption::MessageType(kind));
-    if let Some(seconds) = given.get("lease") {
-        options.insert(DhcpOption::AddressLeaseTime(parse(seconds)));
-    }
-    if let Some(server) = given.get("server") {
-        options.insert(DhcpOption::ServerIdentifier(parse(server)));
-    }
-    if let Some(requested) = given.get("requested") {
-        options.insert(DhcpOption::RequestedIpAddress(parse(requested)));
-    }
-    if words.contains(&"option82") {
-        let mut information = relay::RelayAgentInformation::default();
-        information.insert(relay::RelayInfo::AgentCircuitId(vec![1]));
-        options.insert(DhcpOption::RelayAgentInformation(information));
-    }
-    message
 }
 
 fn refused(rest: &str) -> Input<'static> {
@@ -309,7 +322,7 @@ fn refused(rest: &str) -> Input<'static> {
     Input::Refused { change, errno }
 }
 
-fn parse<T: FromStr<Err: std::fmt::Debug>>(word: &str) -> T {
+pub(super) fn parse<T: FromStr<Err: std::fmt::Debug>>(word: &str) -> T {
     word.parse()
         .unwrap_or_else(|error| panic!("{word}: {error:?}"))
 }

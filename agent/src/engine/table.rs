@@ -1,0 +1,154 @@
+//! The hosts by address, bounded, with what finds at once those that are due, those to be missed least, and those whose place
+//! in the kernel may have changed. No question that a packet raises costs more with a thousand hosts than with ten.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use crate::addr::Side;
+
+use super::host::{Host, Place, Worth};
+
+/// Most hosts on one side: eight /24 full of them; a flood of invented ones costs no more than this many routes and checks.
+pub(crate) const MOST_PER_SIDE: usize = 2048;
+/// Most addresses of one station: half the table. Routers and machines full of containers have many; nobody has all.
+pub(crate) const MOST_PER_STATION: usize = MOST_PER_SIDE / 2;
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    hosts: BTreeMap<Ipv4Addr, Host>,
+    due: BTreeSet<(Instant, Ipv4Addr)>,
+    /// Each side's hosts in the order in which they make room.
+    wired: BTreeSet<(Worth, Instant, Ipv4Addr)>,
+    uplink: BTreeSet<(Worth, Instant, Ipv4Addr)>,
+    of_station: BTreeMap<Place, usize>,
+    /// Hosts that came, went or moved since this was last taken.
+    moved: BTreeSet<Ipv4Addr>,
+}
+
+impl Table {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Ipv4Addr, &Host)> {
+        self.hosts.iter().map(|(&ip, host)| (ip, host))
+    }
+
+    pub(crate) fn find(&self, ip: Ipv4Addr) -> Option<&Host> {
+        self.hosts.get(&ip)
+    }
+
+    /// Changes a host, if there is one.
+    pub(crate) fn update<R>(
+        &mut self,
+        ip: Ipv4Addr,
+        change: impl FnOnce(&mut Host) -> R,
+    ) -> Option<R> {
+        let mut host = *self.hosts.get(&ip)?;
+        let result = change(&mut host);
+        self.put(ip, host);
+        Some(result)
+    }
+
+    /// Puts a host in, in the place of another with its address.
+    pub(crate) fn put(&mut self, ip: Ipv4Addr, host: Host) {
+        let before = self.hosts.insert(ip, host);
+        if let Some(before) = &before {
+            self.unlist(ip, before);
+        }
+        self.due.insert((host.deadline(), ip));
+        let rank = rank(ip, &host);
+        self.ranks(host.place.side).insert(rank);
+        *self.of_station.entry(host.place).or_default() += 1;
+        if before.as_ref().and_then(where_present) != where_present(&host) {
+            self.moved.insert(ip);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, ip: Ipv4Addr) {
+        if let Some(host) = self.hosts.remove(&ip) {
+            self.unlist(ip, &host);
+            if host.is_present() {
+                self.moved.insert(ip);
+            }
+        }
+    }
+
+    fn unlist(&mut self, ip: Ipv4Addr, host: &Host) {
+        self.due.remove(&(host.deadline(), ip));
+        let rank = rank(ip, host);
+        self.ranks(host.place.side).remove(&rank);
+        if let Some(count) = self.of_station.get_mut(&host.place) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_station.remove(&host.place);
+            }
+        }
+    }
+
+    fn ranks(&mut self, side: Side) -> &mut BTreeSet<(Worth, Instant, Ipv4Addr)> {
+        match side {
+            Side::Wired => &mut self.wired,
+            Side::Uplink => &mut self.uplink,
+        }
+    }
+
+    /// Keeps the hosts of which `keep` says so.
+    pub(crate) fn retain(&mut self, keep: impl Fn(Ipv4Addr, &Host) -> bool) {
+        let leaving: Vec<Ipv4Addr> = self
+            .iter()
+            .filter(|(ip, host)| !keep(*ip, host))
+            .map(|(ip, _)| ip)
+            .collect();
+        for ip in leaving {
+            self.remove(ip);
+        }
+    }
+
+    /// Returns everybody's address.
+    pub(crate) fn addresses(&self) -> Vec<Ipv4Addr> {
+        self.hosts.keys().copied().collect()
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Returns the hosts for which something is due.
+    pub(crate) fn due(&self, now: Instant) -> Vec<Ipv4Addr> {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now);
+        due.map(|(_, ip)| *ip).collect()
+    }
+
+    /// Returns whether the station may have one more address.
+    pub(crate) fn has_room_at(&self, place: Place) -> bool {
+        self.of_station
+            .get(&place)
+            .is_none_or(|count| *count < MOST_PER_STATION)
+    }
+
+    /// Makes room for one more host of a side at the cost of whoever is missed least, up to `limit` and never of `kept`.
+    pub(crate) fn make_room(&mut self, side: Side, limit: Worth, kept: Option<Ipv4Addr>) -> bool {
+        let ranks = self.ranks(side);
+        if ranks.len() < MOST_PER_SIDE {
+            return true;
+        }
+        let victim = ranks.iter().find(|(_, _, ip)| Some(*ip) != kept);
+        let victim = victim
+            .filter(|(worth, _, _)| *worth <= limit)
+            .map(|(_, _, ip)| *ip);
+        victim.map(|ip| self.remove(ip)).is_some()
+    }
+
+    /// Takes the addresses of those that came, went or moved.
+    pub(crate) fn take_moved(&mut self) -> BTreeSet<Ipv4Addr> {
+        std::mem::take(&mut self.moved)
+    }
+}
+
+fn rank(ip: Ipv4Addr, host: &Host) -> (Worth, Instant, Ipv4Addr) {
+    (host.worth(), host.evidence, ip)
+}
+
+/// Returns the place that the kernel has to know of. Where a host proves itself, the gateway's entry may follow.
+fn where_present(host: &Host) -> Option<(Place, bool)> {
+    host.is_present().then_some((host.place, host.proven))
+}
