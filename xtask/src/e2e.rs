@@ -1,4 +1,4 @@
-//! Boots an image against a simulated Wi-Fi network and reports each check with its time.
+//! Boots an image among simulated Wi-Fi networks and reports each check with its time.
 //!
 //! The image is the one a user would flash; only a second archive behind its initramfs differs, which carries the rig
 //! (see `rig.rs` and `xtask/kit/`). Checks run inside the guest and are reported on its console, a line each.
@@ -8,20 +8,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use imagegen::credentials::{Psk, Security, Ssid};
-use imagegen::site::{CountryCode, Hostname, SiteOptions};
 
 use crate::image::{self, Job};
+use crate::networks::Networks;
 use crate::progress::Bars;
 use crate::qemu::{Boot, Running};
 use crate::source::Source;
 use crate::workspace::Workspace;
 use crate::{boards, interrupt, rig, tools};
-
-/// A network name with all that templates and shells stumble over.
-const SSID: &str = "Café \"bar\" $x";
-const PASSPHRASE: &str = "correct horse 'battery' \"staple\" $(x) \\";
-const COUNTRY: &str = "DE";
 
 /// A loaded machine needs about three minutes; ten times that is a hang.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -29,9 +23,8 @@ const LIMIT: Duration = Duration::from_secs(1800);
 /// Which board to check.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Board to build the image for
-    #[arg(long, default_value = "pi3")]
-    board: String,
+    #[command(flatten)]
+    board: boards::Choice,
     #[command(flatten)]
     source: Source,
     /// Print the guest's whole console
@@ -51,26 +44,21 @@ struct Check {
 /// Builds, boots, checks.
 pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
-    let board = boards::load(&workspace, &args.board)?;
+    let board = boards::load(&workspace, &args.board.name)?;
     let bars = Bars::new();
     let scratch = tempfile::tempdir()?;
     let _unfinished = interrupt::Unfinished::folder(scratch.path());
     let output = scratch.path().join("image.img");
-    let site = site()?;
+    let networks = Networks::new()?;
     let job = Job {
         board: &board,
-        site: &site,
+        site: &networks.home.site,
         source: &args.source,
         output: &output,
     };
     let (prepared, built) = image::build(&workspace, &job, &bars)?;
-    let settings = rig::Settings {
-        ssid: SSID.as_bytes(),
-        pmk: psk()?.to_pmk(&site.ssid).reveal_hex(),
-        country: COUNTRY,
-    };
     let fetcher = args.source.fetcher(&workspace, &bars)?;
-    let kit = rig::archive(&workspace, &fetcher, &prepared, &built.kernel, &settings)?;
+    let kit = rig::archive(&workspace, &fetcher, &prepared, &built.kernel, &networks)?;
     let boot = Boot {
         image: &output,
         board: &board,
@@ -80,20 +68,6 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let running = Running::start(boot.prepare(scratch.path())?)?;
     follow(running, args.console)
-}
-
-fn psk() -> Result<Psk> {
-    Ok(Psk::parse(PASSPHRASE.as_bytes())?)
-}
-
-fn site() -> Result<SiteOptions> {
-    Ok(SiteOptions {
-        ssid: Ssid::new(SSID.as_bytes())?,
-        security: Security::Wpa2(psk()?),
-        country: Some(CountryCode::parse(COUNTRY)?),
-        hostname: Hostname::parse("footbridge")?,
-        ssh_keys: None,
-    })
 }
 
 /// Runs the default board's checks for `cargo xtask test`.
@@ -106,7 +80,7 @@ pub fn run_default() -> Result<()> {
         return Ok(());
     }
     run(&Args {
-        board: "pi3".into(),
+        board: boards::Choice::default(),
         source: Source::default(),
         console: false,
     })

@@ -6,6 +6,7 @@ mod descendants;
 mod e2e;
 mod image;
 mod interrupt;
+mod networks;
 mod plan;
 mod progress;
 mod qemu;
@@ -35,7 +36,7 @@ enum Command {
     Agent(agent::Args),
     /// Boot an image in an emulator, the way the board's firmware would
     Qemu(qemu::Args),
-    /// Boot an image against a simulated Wi-Fi network and check that it bridges
+    /// Boot an image among simulated Wi-Fi networks and check that it bridges
     E2e(e2e::Args),
     /// Run every test
     Test(test::Args),

@@ -1,10 +1,9 @@
-//! The simulated Wi-Fi network that `e2e` boots an image against, as a second initramfs archive.
+//! The simulated Wi-Fi networks that `e2e` boots an image among, as a second initramfs archive.
 //!
 //! It carries hostapd, dnsmasq and their libraries from the same signed packages as the image, the kernel's own simulated
 //! radio (mac80211_hwsim) from the image's very kernel package, and `xtask/kit/`, which runs the checks. The image's init
 //! lays the archive's `/overlay` over the root; nothing of the image itself is changed.
 
-use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::{Context, Result};
@@ -14,6 +13,7 @@ use imagegen::make::kernel::Kernel;
 use imagegen::tree::{Node, Tree};
 
 use crate::image::Prepared;
+use crate::networks::Networks;
 use crate::source::{choose_beside, unpack};
 use crate::workspace::Workspace;
 
@@ -23,27 +23,40 @@ const PACKAGES: &[&str] = &[
     "dnsmasq-base",
     "iw",
     "iproute2",
+    "socat",
     "busybox-static",
 ];
 
-/// The simulated radio, the cipher modes that mac80211 asks modprobe for, and the link that stands for the cable.
-const MODULES: &[&str] = &["ccm", "ctr", "cmac", "gcm", "veth", "mac80211_hwsim"];
+/// The simulated radio, the cipher modes that mac80211 asks modprobe for, the routers' bridges, and the link that stands for the cable.
+const MODULES: &[&str] = &[
+    "ccm",
+    "ctr",
+    "cmac",
+    "gcm",
+    "bridge",
+    "veth",
+    "mac80211_hwsim",
+];
 
 /// Programs the scripts call that the image has no need of.
 const APPLETS: &[&str] = &[
-    "cat", "cut", "find", "grep", "insmod", "kill", "nc", "ping", "sed", "sh", "tail", "test",
-    "timeout", "touch", "tr", "udhcpc", "usleep",
+    "awk", "cat", "cut", "find", "grep", "insmod", "kill", "ls", "nc", "ping", "sed", "sh", "tail",
+    "test", "timeout", "touch", "tr", "udhcpc", "usleep",
 ];
 
-/// What the guest's scripts are told about the network.
-pub struct Settings<'a> {
-    /// Name of the network.
-    pub ssid: &'a [u8],
-    /// Its key, as 64 hex digits.
-    pub pmk: String,
-    /// Its country.
-    pub country: &'a str,
-}
+/// The guest's scripts.
+const SCRIPTS: &[&str] = &[
+    "air",
+    "bridging",
+    "client",
+    "discovery",
+    "lease",
+    "moving",
+    "radio",
+    "report",
+    "roaming",
+    "run",
+];
 
 /// Returns the archive.
 pub fn archive(
@@ -51,11 +64,16 @@ pub fn archive(
     fetcher: &Fetcher,
     prepared: &Prepared,
     kernel: &Kernel,
-    settings: &Settings,
+    networks: &Networks,
 ) -> Result<Vec<u8>> {
     let mut tree = programs(fetcher, prepared)?;
     let modules = add_modules(&mut tree, kernel)?;
-    add_kit(&mut tree, workspace, &render(settings, &modules))?;
+    add_kit(&mut tree, workspace)?;
+    networks.describe(workspace, &mut tree)?;
+    tree.insert(
+        "e2e/modules/order",
+        Node::file(0o644, (modules.join("\n") + "\n").into_bytes()),
+    )?;
     let mut root = Tree::default();
     root.graft("overlay", tree)?;
     let mut archive = Vec::new();
@@ -95,7 +113,7 @@ fn add_modules(tree: &mut Tree, kernel: &Kernel) -> Result<Vec<String>> {
     Ok(paths)
 }
 
-fn add_kit(tree: &mut Tree, workspace: &Workspace, settings: &str) -> Result<()> {
+fn add_kit(tree: &mut Tree, workspace: &Workspace) -> Result<()> {
     let kit = workspace.root.join("xtask/kit");
     let read = |name: &str| {
         fs::read(kit.join(name)).with_context(|| format!("while reading xtask/kit/{name}"))
@@ -108,9 +126,9 @@ fn add_kit(tree: &mut Tree, workspace: &Workspace, settings: &str) -> Result<()>
     for applet in APPLETS {
         tree.insert(format!("e2e/bin/{applet}"), Node::symlink("/e2e/busybox"))?;
     }
-    tree.insert("e2e/run", Node::file(0o755, read("run")?))?;
-    tree.insert("e2e/lease", Node::file(0o755, read("lease")?))?;
-    tree.insert("e2e/settings", Node::file(0o644, settings.as_bytes()))?;
+    for script in SCRIPTS {
+        tree.insert(format!("e2e/{script}"), Node::file(0o755, read(script)?))?;
+    }
     let unit = "etc/systemd/system/footbridge-e2e.service";
     tree.insert(unit, Node::file(0o644, read("footbridge-e2e.service")?))?;
     tree.insert(
@@ -118,18 +136,4 @@ fn add_kit(tree: &mut Tree, workspace: &Workspace, settings: &str) -> Result<()>
         Node::symlink(format!("/{unit}")),
     )?;
     Ok(())
-}
-
-fn render(settings: &Settings, modules: &[String]) -> String {
-    let mut ssid = String::new();
-    for byte in settings.ssid {
-        // Writing to a string cannot fail.
-        let _ = write!(ssid, "{byte:02x}");
-    }
-    format!(
-        "SSID_HEX={ssid}\nPMK={}\nCOUNTRY={}\nMODULES='{}'\n",
-        settings.pmk,
-        settings.country,
-        modules.join(" ")
-    )
 }

@@ -1,0 +1,113 @@
+//! The simulated networks that `e2e` boots an image among: what they are called, how they are secured, and what a card made for each says.
+//!
+//! Two of them are one network with two kinds of card. The card's file for a network is rendered by the very code that makes cards. The access points' side is the guest's scripts' matter.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use imagegen::credentials::{Passphrase, Psk, Security, Ssid};
+use imagegen::plan::overlay::plan_site;
+use imagegen::site::{CountryCode, Hostname, SiteOptions};
+use imagegen::tree::{Node, Tree};
+
+use crate::image;
+use crate::workspace::Workspace;
+
+/// A network name with all that templates and shells stumble over.
+const SSID: &str = "Café \"bar\" $x";
+const PASSPHRASE: &str = "correct horse 'battery' \"staple\" $(x) \\";
+const COUNTRY: &str = "DE";
+
+/// The networks in reach of the guest's radio.
+pub struct Networks {
+    /// The one the image is made for.
+    pub home: Network,
+    others: Vec<Network>,
+}
+
+/// A network in the air.
+pub struct Network {
+    /// What the guest's scripts call it.
+    name: &'static str,
+    /// What a person says who makes a card for it.
+    pub site: SiteOptions,
+    passphrase: Option<Passphrase>,
+}
+
+impl Networks {
+    /// Returns them all.
+    pub fn new() -> Result<Self> {
+        let Psk::Passphrase(passphrase) = Psk::parse(PASSPHRASE.as_bytes())? else {
+            bail!("the simulated networks have passphrases");
+        };
+        let psk = Psk::Passphrase(passphrase.clone());
+        let mixed = Security::Mixed(passphrase.clone());
+        let some = Some(passphrase.clone());
+        Ok(Networks {
+            home: Network::new("home", SSID, Security::Wpa2(psk), some.clone())?,
+            others: vec![
+                Network::new("mixed", SSID, mixed, some.clone())?,
+                Network::new("wpa3", "Office", Security::Wpa3(passphrase), some)?,
+                Network::new("open", "Café guests", Security::Open, None)?,
+            ],
+        })
+    }
+
+    /// Puts what the guest's scripts have to know of each network into their tree.
+    pub fn describe(&self, workspace: &Workspace, tree: &mut Tree) -> Result<()> {
+        for network in self.others.iter().chain([&self.home]) {
+            network.describe(workspace, tree)?;
+        }
+        tree.insert("e2e/country", Node::file(0o644, COUNTRY.as_bytes()))?;
+        Ok(())
+    }
+}
+
+impl Network {
+    fn new(
+        name: &'static str,
+        ssid: &str,
+        security: Security,
+        passphrase: Option<Passphrase>,
+    ) -> Result<Self> {
+        Ok(Network {
+            name,
+            site: SiteOptions {
+                ssid: Ssid::new(ssid)?,
+                security,
+                country: Some(CountryCode::parse(COUNTRY)?),
+                hostname: Hostname::default(),
+                ssh_keys: None,
+            },
+            passphrase,
+        })
+    }
+
+    fn describe(&self, workspace: &Workspace, tree: &mut Tree) -> Result<()> {
+        let mut put = |file: &str, contents: Arc<[u8]>| {
+            tree.insert(
+                format!("e2e/networks/{}/{file}", self.name),
+                Node::file(0o600, contents),
+            )
+        };
+        put("ssid", line(&self.site.ssid.to_hex()))?;
+        if let Some(passphrase) = &self.passphrase {
+            put("passphrase", line(passphrase.reveal()))?;
+        }
+        put("wpa_supplicant.conf", self.supplicant(workspace)?)?;
+        Ok(())
+    }
+
+    /// The file of a card that is made for this network.
+    fn supplicant(&self, workspace: &Workspace) -> Result<Arc<[u8]>> {
+        let files = plan_site(&image::overlays(workspace)?, &self.site)?;
+        let planned = files.get("wpa_supplicant.conf");
+        planned
+            .and_then(|planned| planned.node.bytes().cloned())
+            .context("cards have no wpa_supplicant.conf")
+    }
+}
+
+fn line(text: &str) -> Arc<[u8]> {
+    format!("{text}\n").into_bytes().into()
+}
