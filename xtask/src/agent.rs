@@ -18,9 +18,8 @@ use crate::{boards, interrupt, progress::Bars, workspace::Workspace};
 /// Which board to build for.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Board to build for
-    #[arg(long, default_value = "pi3")]
-    board: String,
+    #[command(flatten)]
+    board: boards::Choice,
     #[command(flatten)]
     source: Source,
 }
@@ -37,7 +36,7 @@ const UNWINDER: &[&str] = &[
 /// Builds the agent and prints the path of the binary.
 pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
-    let board = boards::load(&workspace, &args.board)?;
+    let board = boards::load(&workspace, &args.board.name)?;
     let binary = build(&workspace, &board, &args.source, &Bars::new())?;
     println!("{}", binary.display());
     Ok(())
@@ -65,6 +64,27 @@ pub fn build(
     compile(&shell, workspace, target, flags)
 }
 
+/// Builds the agent for this machine the way it is built for boards, where rustup has the means; else as cargo does by itself.
+pub fn build_for_this_machine(workspace: &Workspace) -> Result<PathBuf> {
+    let shell = Shell::new()?;
+    shell.change_dir(&workspace.root);
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    if add_rustup_target(&shell, &target, false).is_ok() {
+        return compile(&shell, workspace, &target, rustup_flags());
+    }
+    eprintln!("rustup has no {target}: the agent is linked dynamically, unlike on a board");
+    cmd!(
+        shell,
+        "cargo build --quiet --locked --release --package footbridge-agent --bin footbridge"
+    )
+    .quiet()
+    .run()
+    .context("while building the agent")?;
+    Ok(std::path::absolute(
+        workspace.target.join("release/footbridge"),
+    )?)
+}
+
 fn compile(
     shell: &Shell,
     workspace: &Workspace,
@@ -72,6 +92,7 @@ fn compile(
     mut flags: Vec<String>,
 ) -> Result<PathBuf> {
     flags.push(remap(&workspace.root, "footbridge"));
+    flags.extend(without_unwinding(&workspace.root));
     flags.extend(cargo_home().map(|home| remap(&home, "cargo")));
     let output = workspace.target.join("agent");
     cmd!(
@@ -96,6 +117,15 @@ fn compile(
         bail!("cargo built no {}", binary.display());
     }
     Ok(binary)
+}
+
+/// Leaves out tables that nobody reads; the script says why.
+fn without_unwinding(root: &Path) -> [String; 2] {
+    let script = root.join("agent/no_unwinding.ld");
+    [
+        format!("-Clink-arg=-T{}", script.display()),
+        "-Clink-arg=--no-eh-frame-hdr".to_owned(),
+    ]
 }
 
 fn remap(from: &Path, to: &str) -> String {

@@ -1,9 +1,11 @@
 //! `cargo xtask`: the one command of the workspace. Dispatch only; each command lives in a file of its name.
 
 mod agent;
+mod bench;
 mod boards;
 mod descendants;
 mod e2e;
+mod fuzz;
 mod image;
 mod interrupt;
 mod networks;
@@ -12,6 +14,7 @@ mod progress;
 mod qemu;
 mod rig;
 mod site;
+mod soak;
 mod source;
 mod test;
 mod tools;
@@ -38,6 +41,13 @@ enum Command {
     Qemu(qemu::Args),
     /// Boot an image among simulated Wi-Fi networks and check that it bridges
     E2e(e2e::Args),
+    /// Measure the agent beside what it replaces
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Feed the agent's decoders and its engine with mutated input
+    Fuzz(fuzz::Args),
+    /// Live through a day of link flaps, moves, leases and kills in minutes
+    Soak(soak::Args),
     /// Run every test
     Test(test::Args),
 }
@@ -51,6 +61,9 @@ fn main() -> ExitCode {
         Command::Agent(args) => agent::run(&args),
         Command::Qemu(args) => qemu::run(&args),
         Command::E2e(args) => e2e::run(&args),
+        Command::Bench(bench) => bench::run(&bench),
+        Command::Fuzz(args) => fuzz::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
     });
     // Waits if an interruption is being dealt with, which ends the program.

@@ -380,3 +380,18 @@ fn a_cache_that_everybody_may_write_to() {
             exit code 2"#]],
     );
 }
+
+/// To the fuzzer no time at all means for ever, and a life without events proves nothing.
+#[test]
+fn nothing_at_all_is_no_amount() {
+    for args in [
+        "fuzz agent --seconds 0",
+        "soak --events 0",
+        "bench agent --runs 0",
+    ] {
+        let args: Vec<&str> = args.split(' ').collect();
+        let told = Desk::new().run(&args);
+        assert!(told.contains("error: invalid value '0' for"), "{told}");
+        assert!(told.ends_with("exit code 2"), "{told}");
+    }
+}
