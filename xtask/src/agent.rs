@@ -92,7 +92,7 @@ fn compile(
     mut flags: Vec<String>,
 ) -> Result<PathBuf> {
     flags.push(remap(&workspace.root, "footbridge"));
-    flags.extend(without_unwinding(&workspace.root));
+    flags.extend(layout(&workspace.root));
     flags.extend(cargo_home().map(|home| remap(&home, "cargo")));
     let output = workspace.target.join("agent");
     cmd!(
@@ -119,9 +119,9 @@ fn compile(
     Ok(binary)
 }
 
-/// Leaves out tables that nobody reads; the script says why.
-fn without_unwinding(root: &Path) -> [String; 2] {
-    let script = root.join("agent/no_unwinding.ld");
+/// Leaves out tables that nobody reads and puts apart what seldom runs; the script says why.
+fn layout(root: &Path) -> [String; 2] {
+    let script = root.join("agent/layout.ld");
     [
         format!("-Clink-arg=-T{}", script.display()),
         "-Clink-arg=--no-eh-frame-hdr".to_owned(),

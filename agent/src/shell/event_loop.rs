@@ -33,6 +33,7 @@ use super::radio::{self, Radio};
 use super::run_dir::RunDir;
 use super::service;
 use super::signals::{Asked, Signals};
+use super::start_pages;
 use super::status::StatusServer;
 use super::sysctl::Sysctls;
 use super::world::World;
@@ -130,6 +131,7 @@ impl EventLoop {
         self.try_port67(now).await?;
         self.take_dump(now).await?;
         service::tell_ready();
+        start_pages::give_back();
         while !self.turn(signals).await? {}
         Ok(())
     }
