@@ -1,6 +1,8 @@
-//! The simulated networks that `e2e` boots an image among: what they are called, how they are secured, and what a card made for each says.
+//! The simulated networks that `e2e` boots an image among: what they are called, how they are secured, and what a card made for each
+//! says.
 //!
-//! Two of them are one network with two kinds of card. The card's file for a network is rendered by the very code that makes cards. The access points' side is the guest's scripts' matter.
+//! Two of them are one network with two kinds of card. The card's file for a network is rendered by the very code that makes cards.
+//! The access points' side is the guest's scripts' matter.
 
 use std::sync::Arc;
 

@@ -7,10 +7,9 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
-use serde_json::Value;
-
 use super::in_namespace;
-use super::rig::{Namespace, PRINTER, ROUTER, Rig, eventually, ip};
+use super::namespace::Namespace;
+use super::rig::{PRINTER, ROUTER, Rig, eventually, frames_sent};
 use crate::skip::{missing_tools, skip};
 
 const TOOLS: [&str; 4] = [
@@ -219,17 +218,6 @@ fn join_both_segments(rig: &Rig) -> Namespace {
         third.ip(&format!("addr add {address} dev {end}"));
     }
     third
-}
-
-fn frames_sent() -> u64 {
-    ["up0", "down0"]
-        .map(|port| {
-            let text = ip(&format!("-s -j link show {port}"));
-            let links: Value = serde_json::from_str(&text).unwrap();
-            links[0]["stats64"]["tx"]["packets"].as_u64().unwrap()
-        })
-        .iter()
-        .sum()
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use socket2::{Domain, Socket, Type};
 
 use super::in_namespace;
-use super::rig::{Agent, Namespace, PATIENCE, PRINTER, ROUTER, Rig};
+use super::namespace::Namespace;
+use super::rig::{Agent, PATIENCE, PRINTER, ROUTER, Rig};
 
 const UPNP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
 const NETWORK: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 255);

@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::in_namespace;
+use super::namespace::Namespace;
+use super::packet_socket;
+use super::rig::{BOX, PRINTER, ROUTER, Rig, eventually};
 use footbridge_agent::addr::MacAddr;
 use footbridge_agent::wire::arp::{self, Arp, Operation};
 use footbridge_agent::wire::ethernet;
-use socket2::{Domain, Protocol, Socket, Type};
-
-use super::in_namespace;
-use super::rig::{BOX, Namespace, PRINTER, ROUTER, Rig, eventually};
 
 const LASTS: Duration = Duration::from_secs(2);
 /// What the issue of it is: so many frames in a second, or as many as the machine sends.
@@ -64,13 +64,8 @@ fn frame(chance: &mut Chance) -> Vec<u8> {
 
 /// Sends such frames out of an interface of a namespace until told to stop; returns how many.
 fn flood(from: &Namespace, interface: &str, stop: &AtomicBool) -> u32 {
-    from.inside(|| {
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0))).unwrap();
-        let name = std::ffi::CString::new(interface).unwrap();
-        // SAFETY: the name is a string with its end, and outlives the call.
-        #[expect(unsafe_code, reason = "no safe wrapper finds an interface's index")]
-        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-        super::rig::bind_to_interface(&socket, index);
+    let socket = packet_socket::open(from, interface);
+    {
         let frames: Vec<Vec<u8>> = {
             let mut chance = Chance(0x2545_f491);
             (0..4096).map(|_| frame(&mut chance)).collect()
@@ -88,7 +83,7 @@ fn flood(from: &Namespace, interface: &str, stop: &AtomicBool) -> u32 {
             sent += 1;
         }
         sent
-    })
+    }
 }
 
 fn stays_reachable(rig: &mut Rig, flooded: impl Fn(&Rig) -> (&Namespace, &'static str)) {

@@ -2,10 +2,8 @@
 
 use std::time::Instant;
 
-use serde_json::Value;
-
 use super::in_namespace;
-use super::rig::{PRINTER, Rig, eventually, ip};
+use super::rig::{PRINTER, Rig, eventually, frames_sent, ip};
 
 /// Puts the box's cable into the switch that its uplink is in.
 fn close_loop(rig: &Rig) {
@@ -29,22 +27,6 @@ fn open_loop(rig: &Rig) {
     rig.client.ip("link set c0 up");
 }
 
-fn frames_sent() -> u64 {
-    ["up0", "down0"]
-        .map(|port| {
-            let text = ip(&format!("-s -j link show {port}"));
-            let links: Value = serde_json::from_str(&text).unwrap();
-            links[0]["stats64"]["tx"]["packets"].as_u64().unwrap()
-        })
-        .iter()
-        .sum()
-}
-
-fn counter(rig: &Rig, name: &str) -> u64 {
-    let status = rig.status().unwrap_or_default();
-    status["counters"][name].as_u64().unwrap_or_default()
-}
-
 fn ask_for_everybody(rig: &Rig) {
     for address in ["192.168.77.60", "192.168.77.61"] {
         rig.router
@@ -60,9 +42,7 @@ fn a_loop_from_the_start_is_never_served() {
         let _agent = rig.start_agent();
         rig.await_state("loop");
         ask_for_everybody(rig);
-        eventually("it is looked for again", || {
-            counter(rig, "loop-probed") >= 2
-        });
+        eventually("it is looked for again", || rig.counter("loop-probed") >= 2);
         let sent = frames_sent() - before;
         eprintln!("MEASURED frames sent in the first seconds of a loop: {sent}");
         assert!(sent <= 11, "{sent} frames");

@@ -6,9 +6,12 @@
 
 mod avahi;
 mod discovery;
+pub(crate) mod dnsmasq;
 mod flood;
 mod loops;
 mod moves;
+pub(crate) mod namespace;
+mod packet_socket;
 pub(crate) mod rig;
 mod sandbox;
 mod service;

@@ -10,12 +10,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use super::dnsmasq;
+use super::namespace::Namespace;
 
 pub(crate) const ROUTER: &str = "192.168.77.1";
 pub(crate) const BOX: &str = "192.168.77.2";
@@ -128,6 +130,12 @@ impl Rig {
         serde_json::from_slice(&output.stdout).ok()
     }
 
+    /// Returns how often the agent counted something.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        let status = self.status().unwrap_or_default();
+        status["counters"][name].as_u64().unwrap_or_default()
+    }
+
     pub(crate) fn await_state(&self, state: &str) {
         eventually(&format!("the agent is {state}"), || {
             self.status().is_some_and(|status| status["state"] == state)
@@ -149,33 +157,7 @@ impl Rig {
 
     /// Starts the router's DHCP server.
     pub(crate) fn start_dhcp_server(&mut self) {
-        let leases = format!(
-            "--dhcp-leasefile={}",
-            self.dir.path().join("leases").display()
-        );
-        // In the foreground (`--no-daemon`) it changes neither user nor groups, which these namespaces do not let it.
-        self.start_on_router(
-            "dnsmasq",
-            &[
-                "dnsmasq",
-                "--no-daemon",
-                "--conf-file=/dev/null",
-                "--port=0",
-                "--interface=r0",
-                "--bind-interfaces",
-                "--dhcp-authoritative",
-                "--no-ping",
-                "--dhcp-range=192.168.77.100,192.168.77.150,255.255.255.0,1h",
-                "--dhcp-option=option:router,192.168.77.1",
-                "--log-dhcp",
-                "--log-facility=-",
-                &leases,
-            ],
-        );
-        let log = self.dir.path().join("dnsmasq.log");
-        eventually("dnsmasq listens", || {
-            fs::read_to_string(&log).is_ok_and(|log| log.contains("DHCP, IP range"))
-        });
+        dnsmasq::start(self, &[dnsmasq::POOL, dnsmasq::ROUTER, "--log-dhcp"]);
     }
 
     /// Has the client ask for a lease, without the broadcast flag; returns how long it took.
@@ -250,85 +232,6 @@ impl Drop for Agent {
     }
 }
 
-/// A network namespace, held by a process that ends with the value.
-pub(crate) struct Namespace(Child);
-
-impl Namespace {
-    pub(crate) fn hold() -> Namespace {
-        let holder = Command::new("unshare")
-            .args(["--net", "cat"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let own = fs::read_link("/proc/self/ns/net").unwrap();
-        let namespace = format!("/proc/{}/ns/net", holder.id());
-        eventually("a network namespace", || {
-            fs::read_link(&namespace).is_ok_and(|other| other != own)
-        });
-        Namespace(holder)
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net=/proc/{}/ns/net", self.pid()))
-            .args(arguments);
-        command
-    }
-
-    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// Does something inside the namespace, such as opening a socket that stays there.
-    pub(crate) fn inside<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(format!("/proc/{}/ns/net", self.pid())).unwrap();
-        let enter = || {
-            // SAFETY: the descriptor is open, and of the calling thread nothing but its network namespace changes.
-            #[expect(unsafe_code, reason = "no safe wrapper enters a namespace")]
-            let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-            body()
-        };
-        std::thread::scope(|scope| scope.spawn(enter).join().unwrap())
-    }
-
-    pub(crate) fn ip(&self, arguments: &str) -> String {
-        succeed(self.run(&words(&format!("ip {arguments}"))))
-    }
-
-    /// Whether one echo request is answered in time.
-    pub(crate) fn pings(&self, address: &str) -> bool {
-        self.run(&["busybox", "ping", "-c", "1", "-W", "2", address])
-            .status
-            .success()
-    }
-
-    /// Whether duplicate address detection on the interface finds the address in use.
-    pub(crate) fn detects_duplicate(&self, interface: &str, address: &str) -> bool {
-        let output = self.run(&[
-            "arping", "-D", "-c", "3", "-w", "4", "-I", interface, address,
-        ]);
-        match output.status.code() {
-            Some(0) => false,
-            Some(1) => true,
-            _ => panic!("arping: {}", text_of(&output)),
-        }
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Everything of the box's network that has to be as it was, once the agent is gone.
 pub(crate) fn network_state() -> BTreeMap<String, String> {
     let mut state = sysctls();
@@ -359,6 +262,16 @@ pub(crate) fn sysctls() -> BTreeMap<String, String> {
     values
 }
 
+/// Returns how many frames the box has sent on both sides.
+pub(super) fn frames_sent() -> u64 {
+    let sent = ["up0", "down0"].map(|port| {
+        let text = ip(&format!("-s -j link show {port}"));
+        let links: Value = serde_json::from_str(&text).unwrap();
+        links[0]["stats64"]["tx"]["packets"].as_u64().unwrap()
+    });
+    sent.iter().sum()
+}
+
 /// Runs `ip` in the box.
 pub(crate) fn ip(arguments: &str) -> String {
     succeed(run(&words(&format!("ip {arguments}"))))
@@ -384,23 +297,23 @@ pub(crate) fn comes_within(time: Duration, mut condition: impl FnMut() -> bool) 
     true
 }
 
-fn words(line: &str) -> Vec<&str> {
+pub(super) fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub(super) fn run(arguments: &[&str]) -> Output {
     Command::new(arguments[0])
         .args(&arguments[1..])
         .output()
         .unwrap()
 }
 
-fn succeed(output: Output) -> String {
+pub(super) fn succeed(output: Output) -> String {
     assert!(output.status.success(), "{}", text_of(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn text_of(output: &Output) -> String {
+pub(super) fn text_of(output: &Output) -> String {
     let text = [output.stdout.clone(), output.stderr.clone()].concat();
     String::from_utf8_lossy(&text).into_owned()
 }
@@ -409,22 +322,4 @@ pub(crate) fn write_script(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-/// Binds a packet socket to an interface of the namespace that the thread is in.
-#[expect(unsafe_code, reason = "no safe wrapper takes a link-layer address")]
-pub(super) fn bind_to_interface(socket: &socket2::Socket, index: u32) {
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: 0,
-        sll_ifindex: index.cast_signed(),
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: `address` is a whole sockaddr_ll that outlives the call, and its size is the one given.
-    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }

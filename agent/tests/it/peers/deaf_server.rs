@@ -2,34 +2,24 @@
 //! whoever has no address is answered by broadcast.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::AsRawFd as _;
 
 use dhcproto::v4::{DhcpOption, Message, MessageType, Opcode, OptionCode};
 use dhcproto::{Decodable as _, Decoder, Encodable as _};
 use socket2::{Domain, Socket, Type};
 
-use crate::netns::rig::Namespace;
+use crate::netns::namespace::Namespace;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 const FIRST: u8 = 100;
 
 /// Starts the server; it ends with the test's process.
 pub(super) fn start(router: &Namespace) {
-    let namespace = format!("/proc/{}/ns/net", router.pid());
-    let bound = std::thread::spawn(move || socket_in(&namespace)).join();
-    let socket = bound.unwrap();
+    let socket = router.inside(open_socket);
     std::thread::spawn(move || serve(&socket));
 }
 
-/// Opens the server's socket. The thread that does so is in the namespace from then on, which is why it has to end.
-#[expect(unsafe_code, reason = "no safe wrapper changes a thread's namespace")]
-fn socket_in(namespace: &str) -> UdpSocket {
-    let namespace = File::open(namespace).unwrap();
-    // SAFETY: the call takes no pointers, and the descriptor is open until after it.
-    let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+fn open_socket() -> UdpSocket {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
     // Without a route to everybody, broadcasts need to be told their interface.
     socket.bind_device(Some(b"r0")).unwrap();

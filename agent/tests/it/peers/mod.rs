@@ -2,7 +2,8 @@
 //!
 //! Each pair has namespaces of its own, and several pairs run at a time. A client has to get a lease, reach the router, renew
 //! the lease by unicast, so that the agent only sees it pass (D7), and give it up, so that the agent forgets the host (D6).
-//! Servers tell their clients to renew after three seconds, and by broadcast after six more if that is not answered. How long the lease took is reported, not judged.
+//! Servers tell their clients to renew after three seconds, and by broadcast after six more if that is not answered. How long
+//! the lease took is reported, not judged.
 
 mod clients;
 mod deaf_server;
@@ -146,14 +147,10 @@ fn try_pair(server: &str, client: &str) -> String {
         return "nothing".to_owned();
     };
     let pings = comes_within(PATIENCE, || rig.client.pings(ROUTER));
-    let delivered = counter(&rig, "dhcp-reply-delivered");
+    let delivered = rig.counter("dhcp-reply-delivered");
     client.renew(&rig);
-    let renews = comes_within(PATIENCE, || counter(&rig, "dhcp-renewal-seen") > 0);
-    let rebinds = || {
-        comes_within(PATIENCE, || {
-            counter(&rig, "dhcp-reply-delivered") > delivered
-        })
-    };
+    let renews = comes_within(PATIENCE, || rig.counter("dhcp-renewal-seen") > 0);
+    let rebinds = || comes_within(PATIENCE, || rig.counter("dhcp-reply-delivered") > delivered);
     let renewal = match renews {
         true => "renews",
         false if rebinds() => "rebinds",
@@ -176,13 +173,6 @@ fn client_address(rig: &Rig) -> Option<String> {
     address
         .starts_with("192.168.77.")
         .then(|| address.to_owned())
-}
-
-fn counter(rig: &Rig, name: &str) -> u64 {
-    let status = rig.status();
-    status
-        .and_then(|status| status["counters"][name].as_u64())
-        .unwrap_or_default()
 }
 
 fn is_known(rig: &Rig, address: &str) -> bool {

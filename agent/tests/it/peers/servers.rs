@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::deaf_server;
+use crate::netns::dnsmasq;
 use crate::netns::rig::{Rig, eventually};
 use crate::skip::missing_tools;
 
@@ -70,25 +71,8 @@ fn await_word(rig: &Rig, name: &str, word: &str) {
 }
 
 fn start_dnsmasq(rig: &mut Rig) {
-    let leases = format!("--dhcp-leasefile={}", write(rig, "dnsmasq.leases", ""));
-    let arguments = [
-        "dnsmasq",
-        "--no-daemon",
-        "--conf-file=/dev/null",
-        "--port=0",
-        "--interface=r0",
-        "--bind-interfaces",
-        "--dhcp-authoritative",
-        "--no-ping",
-        "--dhcp-range=192.168.77.100,192.168.77.150,255.255.255.0,1h",
-        "--dhcp-option=option:T1,3",
-        "--dhcp-option=option:router,192.168.77.1",
-        "--log-dhcp",
-        "--log-facility=-",
-        &leases,
-    ];
-    rig.start_on_router("dnsmasq", &arguments);
-    await_word(rig, "dnsmasq", "DHCP, IP range");
+    let renewal = "--dhcp-option=option:T1,3";
+    dnsmasq::start(rig, &[dnsmasq::POOL, dnsmasq::ROUTER, renewal]);
 }
 
 fn start_kea(rig: &mut Rig) {

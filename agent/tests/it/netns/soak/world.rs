@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::dnsmasq;
 use super::super::rig::{Agent, Rig, eventually, ip, write_script};
 use super::flood::flood;
 
@@ -71,7 +72,8 @@ impl World<'_> {
             rig.client.ip("addr add 192.168.88.50/24 dev c0");
             rig.client.ip("addr add 192.168.77.60/24 dev c0");
             rig.router.ip("addr add 192.168.88.1/24 dev r0");
-            start_dhcp_server(rig);
+            let other = "--dhcp-range=192.168.88.100,192.168.88.150,255.255.255.0,1h";
+            dnsmasq::start(rig, &[dnsmasq::POOL, other]);
             write_script(&rig.dir.path().join("nothing.sh"), "#!/bin/sh\n");
         }
         World {
@@ -241,30 +243,4 @@ impl World<'_> {
         });
         assert!(start.elapsed() < Duration::from_secs(60));
     }
-}
-
-/// Starts a DHCP server for both networks.
-fn start_dhcp_server(rig: &mut Rig) {
-    let leases = format!(
-        "--dhcp-leasefile={}",
-        rig.dir.path().join("leases").display()
-    );
-    let arguments = [
-        "dnsmasq",
-        "--no-daemon",
-        "--conf-file=/dev/null",
-        "--port=0",
-        "--interface=r0",
-        "--bind-interfaces",
-        "--dhcp-authoritative",
-        "--no-ping",
-        "--dhcp-range=192.168.77.100,192.168.77.150,255.255.255.0,1h",
-        "--dhcp-range=192.168.88.100,192.168.88.150,255.255.255.0,1h",
-        "--log-facility=-",
-    ];
-    rig.start_on_router("dnsmasq", &[&arguments[..], &[&leases]].concat());
-    let log = rig.dir.path().join("dnsmasq.log");
-    eventually("dnsmasq listens", || {
-        std::fs::read_to_string(&log).is_ok_and(|log| log.contains("DHCP, IP range"))
-    });
 }
