@@ -12,6 +12,7 @@ mod loops;
 mod moves;
 pub(crate) mod namespace;
 mod packet_socket;
+mod prober;
 pub(crate) mod rig;
 mod sandbox;
 mod service;
@@ -20,7 +21,9 @@ mod supervision;
 mod tear_down;
 mod traffic;
 
+use std::any::Any;
 use std::process::Command;
+use std::sync::{PoisonError, RwLock};
 
 use rig::Rig;
 
@@ -43,8 +46,28 @@ const UNSHARE: [&str; 8] = [
     "--mount-proc",
 ];
 
+/// Whether other tests of this program may run at the same time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Company {
+    Welcome,
+    /// For tests that load the machine as much as it lets them, or are about how soon something happens under such a load.
+    None,
+}
+
+/// Held by what runs inside namespaces, by one in need of peace alone.
+static PEACE: RwLock<()> = RwLock::new(());
+
 /// Runs `body` in namespaces of its own. To be called with a closure, directly from the test: its type names the test.
 fn in_namespace<F: FnOnce(&mut Rig)>(body: F) {
+    in_company(body, Company::Welcome);
+}
+
+/// The same while no other test of this file's runs.
+fn alone_in_namespace<F: FnOnce(&mut Rig)>(body: F) {
+    in_company(body, Company::None);
+}
+
+fn in_company<F: FnOnce(&mut Rig)>(body: F, company: Company) {
     if std::env::var_os(INSIDE).is_some() {
         body(&mut Rig::build());
         return;
@@ -57,7 +80,7 @@ fn in_namespace<F: FnOnce(&mut Rig)>(body: F) {
     if let Some(reason) = obstacle() {
         return skip(test, &reason);
     }
-    let said = run_inside(test, &[]);
+    let said = run_inside(test, &[], company);
     // What a test measured is for whoever runs it.
     for line in said.lines().filter(|line| line.starts_with("MEASURED")) {
         eprintln!("{line}");
@@ -77,7 +100,12 @@ pub(crate) fn obstacle() -> Option<String> {
 }
 
 /// Runs a test of this program again in namespaces of its own, and returns what it wrote to stderr.
-pub(crate) fn run_inside(test: &str, environment: &[(&str, &str)]) -> String {
+pub(crate) fn run_inside(test: &str, environment: &[(&str, &str)], company: Company) -> String {
+    // A test that failed while it held the lock has nothing to do with the next one.
+    let _place: Box<dyn Any> = match company {
+        Company::Welcome => Box::new(PEACE.read().unwrap_or_else(PoisonError::into_inner)),
+        Company::None => Box::new(PEACE.write().unwrap_or_else(PoisonError::into_inner)),
+    };
     let run = Command::new("unshare")
         .args(UNSHARE)
         .arg(std::env::current_exe().unwrap())

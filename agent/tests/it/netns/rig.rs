@@ -160,6 +160,15 @@ impl Rig {
         dnsmasq::start(self, &[dnsmasq::POOL, dnsmasq::ROUTER, "--log-dhcp"]);
     }
 
+    /// Returns the address of the rig's network that the client holds, if it holds one.
+    pub(crate) fn client_address(&self) -> Option<String> {
+        let line = self.client.ip("-4 -o addr show dev c0");
+        let address = line.split_whitespace().nth(3)?.split('/').next()?;
+        address
+            .starts_with("192.168.77.")
+            .then(|| address.to_owned())
+    }
+
     /// Has the client ask for a lease, without the broadcast flag; returns how long it took.
     pub(crate) fn lease(&self) -> Duration {
         let script = self.dir.path().join("udhcpc.sh");

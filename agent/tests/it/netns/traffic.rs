@@ -8,13 +8,6 @@ fn router_neighbour(rig: &Rig, address: &str) -> String {
     rig.router.ip(&format!("neigh show to {address} dev r0"))
 }
 
-/// The address the client holds.
-fn client_address(rig: &Rig) -> String {
-    let line = rig.client.ip("-4 -o addr show dev c0");
-    let word = line.split_whitespace().nth(3).unwrap();
-    word.split('/').next().unwrap().to_owned()
-}
-
 #[test]
 fn a_client_gets_a_lease_without_the_broadcast_flag() {
     in_namespace(|rig| {
@@ -27,7 +20,7 @@ fn a_client_gets_a_lease_without_the_broadcast_flag() {
         );
         // A lost first OFFER would cost the client's four seconds until it asks again.
         assert!(took.as_secs() < 4, "{took:?}");
-        let address = client_address(rig);
+        let address = rig.client_address().unwrap();
         let status = rig.status().unwrap();
         let hosts = status["hosts"].as_array().unwrap();
         let host = hosts.iter().find(|host| host["ip"] == address.as_str());

@@ -16,7 +16,7 @@ use clients::{CLIENTS, Client};
 use servers::{SERVERS, Server};
 
 use crate::netns::rig::{ROUTER, Rig, comes_within};
-use crate::netns::{obstacle, run_inside};
+use crate::netns::{Company, obstacle, run_inside};
 use crate::skip::skip;
 
 /// Names the pair inside the namespaces.
@@ -122,7 +122,7 @@ fn outcome(
         return None;
     }
     let pair = format!("{} {}", server.name, client.name);
-    let said = run_inside(test, &[(PAIR, &pair)]);
+    let said = run_inside(test, &[(PAIR, &pair)], Company::Welcome);
     let outcome = said.lines().find_map(|line| line.strip_prefix("OUTCOME "));
     Some((server.name, client.name, outcome.unwrap().to_owned()))
 }
@@ -138,7 +138,7 @@ fn try_pair(server: &str, client: &str) -> String {
     let client = client.start(&mut rig);
     let mut address = None;
     let leased = comes_within(LEASE_PATIENCE, || {
-        address = client_address(&rig);
+        address = rig.client_address();
         address.is_some()
     });
     let took = start.elapsed().as_millis();
@@ -164,15 +164,6 @@ fn try_pair(server: &str, client: &str) -> String {
         word(pings, "pings", "reaches-nobody"),
         word(releases, "releases", "keeps"),
     )
-}
-
-fn client_address(rig: &Rig) -> Option<String> {
-    let line = rig.client.ip("-4 -o addr show dev c0");
-    let word = line.split_whitespace().nth(3)?;
-    let address = word.split('/').next()?;
-    address
-        .starts_with("192.168.77.")
-        .then(|| address.to_owned())
 }
 
 fn is_known(rig: &Rig, address: &str) -> bool {
