@@ -185,6 +185,8 @@ impl EventLoop {
     }
 
     async fn wait(&mut self, signals: &mut Signals) -> io::Result<Wake> {
+        // What is ready is only looked at when this task gives way; a source that always is would never let the others be seen.
+        tokio::task::yield_now().await;
         let deadline = self.next_deadline();
         let refused = self.world.has_refusals();
         let sources = self.world.sources();
