@@ -25,8 +25,6 @@ const MOST_A_SECOND: u32 = 100_000;
 /// What one thread sends on a busy machine with two processors, of which the agent has the other. Less would be no flood.
 const LEAST_A_SECOND: u32 = 20_000;
 const OUT_OF_REACH: Duration = Duration::from_secs(1);
-/// The machine beside the router.
-const ASKER: (MacAddr, &str) = (MacAddr(2, 0, 0, 0, 0, 9), "192.168.77.9");
 /// Each of a tool's pretended machines has its own; a tool that repeats itself after so many is none that could be told.
 const DIFFERENT: u32 = 1 << 14;
 
@@ -156,7 +154,7 @@ fn start_quiet(rig: &mut Rig) -> Agent {
 fn stays_reachable(rig: &Rig, host: &str, from: Side, frames: &[Vec<u8>]) {
     eventually("the router reaches the host", || rig.router.pings(host));
     let echo = Echo::open(&rig.router, host);
-    let asker = Asker::open(&rig.router, "r0", ASKER, host);
+    let asker = Asker::open(&rig.router, "r0", host);
     let stop = AtomicBool::new(false);
     let (rate, echo, asker) = std::thread::scope(|scope| {
         let stop = &stop;

@@ -8,6 +8,7 @@ mod avahi;
 mod discovery;
 pub(crate) mod dnsmasq;
 mod flood;
+mod homecoming;
 mod loops;
 mod moves;
 pub(crate) mod namespace;

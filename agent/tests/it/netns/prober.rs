@@ -12,11 +12,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::namespace::Namespace;
 use super::packet_socket;
+use super::rig::PATIENCE;
 
 /// An ICMP echo request: type and code, checksum, identifier, sequence number.
 const REQUEST: [u8; 8] = [8, 0, 0x07, 0xf8, 0xf0, 0x07, 0, 0];
 /// The echo reply's type, and the identifier as in the request.
 const REPLY: (u8, [u8; 2]) = (0, [0xf0, 0x07]);
+/// Who asks by ARP: addresses that are nobody's in the rig.
+const ASKER: (MacAddr, Ipv4Addr) = (MacAddr(2, 0, 0, 0, 0, 9), Ipv4Addr::new(192, 168, 77, 9));
 
 /// What a prober saw.
 #[derive(Debug)]
@@ -25,8 +28,6 @@ pub(super) struct Record {
     pub(super) answered: u32,
     /// The longest time between two answers, or between one and the begin or the end.
     pub(super) longest: Duration,
-    /// When the first answer came, from the begin.
-    pub(super) first: Option<Duration>,
 }
 
 /// Someone who asks, and knows an answer.
@@ -41,15 +42,29 @@ pub(super) trait Prober {
 
 /// Asks until told to stop.
 pub(super) fn probe<P: Prober>(prober: &P, stop: &AtomicBool) -> Record {
+    probe_while(prober, |_| !stop.load(Ordering::Relaxed))
+}
+
+/// Asks until there is an answer, and fails if it does not come.
+pub(super) fn await_answer(prober: &impl Prober) {
+    let begin = Instant::now();
+    let goes_on = |record: &Record| record.answered == 0 && begin.elapsed() < PATIENCE;
+    let record = probe_while(prober, goes_on);
+    assert!(
+        record.answered > 0,
+        "waited {PATIENCE:?} in vain for an answer"
+    );
+}
+
+fn probe_while<P: Prober>(prober: &P, goes_on: impl Fn(&Record) -> bool) -> Record {
     let begin = Instant::now();
     let (mut last, mut next) = (begin, begin);
     let mut record = Record {
         asked: 0,
         answered: 0,
         longest: Duration::ZERO,
-        first: None,
     };
-    while !stop.load(Ordering::Relaxed) {
+    while goes_on(&record) {
         if Instant::now() >= next {
             prober.ask();
             record.asked += 1;
@@ -60,7 +75,6 @@ pub(super) fn probe<P: Prober>(prober: &P, stop: &AtomicBool) -> Record {
             let now = Instant::now();
             record.answered += 1;
             record.longest = record.longest.max(now - last);
-            record.first.get_or_insert(now - begin);
             last = now;
         }
     }
@@ -108,30 +122,22 @@ impl Prober for Echo {
 pub(super) struct Asker {
     socket: Socket,
     question: Vec<u8>,
-    own: MacAddr,
     target: Ipv4Addr,
 }
 
 impl Asker {
-    /// Opens it on an interface, with a hardware address and an address that are nobody's there.
-    pub(super) fn open(
-        namespace: &Namespace,
-        interface: &str,
-        (own, ip): (MacAddr, &str),
-        target: &str,
-    ) -> Asker {
+    pub(super) fn open(namespace: &Namespace, interface: &str, target: &str) -> Asker {
         let target = target.parse().unwrap();
         let question = Arp {
             operation: Operation::Request,
-            sha: own,
-            spa: ip.parse().unwrap(),
+            sha: ASKER.0,
+            spa: ASKER.1,
             tha: MacAddr::zero(),
             tpa: target,
         };
         Asker {
             socket: packet_socket::open_for_arp(namespace, interface),
             question: arp::encode(&question, MacAddr::broadcast()),
-            own,
             target,
         }
     }
@@ -151,7 +157,7 @@ impl Prober for Asker {
         let length = (&self.socket).read(&mut frame).unwrap_or_default();
         let heard = ethernet::decode(&frame[..length]).ok();
         heard
-            .filter(|frame| frame.destination == self.own)
+            .filter(|frame| frame.destination == ASKER.0)
             .and_then(|frame| arp::decode(&frame).ok())
             .is_some_and(|arp| arp.operation == Operation::Reply && arp.spa == self.target)
     }
