@@ -83,6 +83,16 @@ impl Rig {
         self.dir.path().join("run")
     }
 
+    /// Returns the names of the files in the run directory.
+    pub(super) fn run_files(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.run_dir()).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
     /// Returns the command that starts the agent, for a test to add to.
     pub(crate) fn agent_command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_footbridge"));

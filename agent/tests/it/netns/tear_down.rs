@@ -1,9 +1,10 @@
 //! What the agent leaves behind: nothing, however it ends.
 
-use expect_test::expect;
-
 use super::in_namespace;
 use super::rig::{PRINTER, ROUTER, eventually, ip, network_state};
+
+/// What is in the run directory after a process that was told to end: the name that the next one locks.
+pub(super) const LEFT: [&str; 1] = ["lock"];
 
 #[test]
 fn sigterm_leaves_nothing_behind() {
@@ -26,16 +27,7 @@ fn sigterm_leaves_nothing_behind() {
         assert_eq!(during["neighbours with a protocol"].lines().count(), 3);
         assert_eq!(agent.terminate(), Some(0));
         assert_eq!(network_state(), before);
-        let left: Vec<_> = std::fs::read_dir(rig.run_dir())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        expect![[r#"
-            [
-                "lock",
-            ]
-        "#]]
-        .assert_debug_eq(&left);
+        assert_eq!(rig.run_files(), LEFT);
     });
 }
 
@@ -58,6 +50,7 @@ fn after_sigkill_the_next_agent_takes_over_and_gives_back_what_was_first() {
         eventually("the printer is reached again", || rig.router.pings(PRINTER));
         assert_eq!(agent.terminate(), Some(0));
         assert_eq!(network_state(), before);
+        assert_eq!(rig.run_files(), LEFT);
     });
 }
 

@@ -2,7 +2,7 @@
 //!
 //! After each batch the wired host has to be reachable in both directions within a bounded time. In the first part the agent
 //! lives through everything, and may not grow; in the second it is killed now and then. Each part ends with SIGTERM, which
-//! leaves the machine as it was. `cargo xtask soak` runs it long; the ordinary tests run a short one.
+//! leaves the machine and the run directory as they were. `cargo xtask soak` runs it long; the ordinary tests run a short one.
 
 mod flood;
 
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::in_namespace;
 use super::rig::{Rig, network_state};
+use super::tear_down::LEFT;
 use gauge::Gauge;
 use world::{Event, World};
 
@@ -141,6 +142,7 @@ fn live_through(rig: &mut Rig, life: &mut Life, events: u64) {
     );
     world.end();
     assert_eq!(network_state(), before, "after a whole life");
+    assert_eq!(rig.run_files(), LEFT, "after a whole life");
 }
 
 /// The same with kills among it: the last of all the processes gives back what the first one took.
@@ -155,4 +157,5 @@ fn live_and_be_killed(rig: &mut Rig, life: &mut Life, events: u64) {
     world.settle();
     world.end();
     assert_eq!(network_state(), before, "after many lives");
+    assert_eq!(rig.run_files(), LEFT, "after many lives");
 }
