@@ -23,7 +23,7 @@ pub(super) fn silent_move(turn: &mut Turn<'_>) -> Result<()> {
     let pinger = Pinger::open(&rig, host(0))?;
     pinger.await_answer()?;
     rig.air.ip(&["link set h0 master r0"])?;
-    turn.read_time("silent-move", pinger.await_answer()?);
+    turn.read_time("silent-move", pinger.time_to_answer()?);
     Ok(())
 }
 
@@ -41,7 +41,7 @@ pub(super) fn replug(turn: &mut Turn<'_>) -> Result<()> {
     })?;
     pass(UNPLUGGED);
     rig.hosts.ip(&["link set c0 up"])?;
-    turn.read_time("replug", pinger.await_answer()?);
+    turn.read_time("replug", pinger.time_to_answer()?);
     Ok(())
 }
 
@@ -61,8 +61,23 @@ impl Pinger {
         Ok(Pinger { socket, target })
     }
 
+    /// Sends requests until one is answered, and fails if none is.
+    pub(super) fn await_answer(&self) -> Result<()> {
+        let answered = self.answered_after()?;
+        answered.map(drop).with_context(|| {
+            format!(
+                "{} never answered, so there is nothing to measure",
+                self.target
+            )
+        })
+    }
+
     /// Sends requests until one is answered and returns how long that took, or the time after which it gave up.
-    pub(super) fn await_answer(&self) -> Result<Duration> {
+    fn time_to_answer(&self) -> Result<Duration> {
+        Ok(self.answered_after()?.unwrap_or(GIVE_UP))
+    }
+
+    fn answered_after(&self) -> Result<Option<Duration>> {
         let start = Instant::now();
         let to = SocketAddrV4::new(self.target, 0).into();
         let mut buffer = [0; 256];
@@ -77,11 +92,11 @@ impl Pinger {
             while Instant::now() < next {
                 let length = io::Read::read(&mut &self.socket, &mut buffer).unwrap_or(0);
                 if self.is_answer(&buffer[..length]) {
-                    return Ok(start.elapsed());
+                    return Ok(Some(start.elapsed()));
                 }
             }
         }
-        Ok(GIVE_UP)
+        Ok(None)
     }
 
     fn is_answer(&self, packet: &[u8]) -> bool {

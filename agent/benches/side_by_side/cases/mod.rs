@@ -178,7 +178,7 @@ pub(crate) const METRICS: &[Metric] = &[
         "replug",
         Unit::Seconds,
         Goal::None,
-        "cable out for 2 s; from carrier to the first answered echo request",
+        "cable out for 2 s; from carrier to the first answered echo request; given up after 60 s",
     ),
     metric(
         "loop-frames",
