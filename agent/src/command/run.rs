@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use tokio::runtime::{self, Runtime};
 use tracing_subscriber::filter::Targets;
 
 use crate::config::{ConfigSource, Overrides};
@@ -49,9 +50,40 @@ pub fn run(args: Args, journal_stream: Option<&str>) -> anyhow::Result<()> {
     source.load()?;
     let run_dir = RunDir::hold(&args.run_dir)?;
     // One thread: everything the bridge does is waiting.
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("while starting the runtime")?;
-    runtime.block_on(event_loop::run(source, &run_dir))
+    block_on(runtime, event_loop::run(source, &run_dir))
+}
+
+/// Runs `work` to its end. A thread that hung firmware holds up is not waited for: the end of the process is the end of it.
+fn block_on<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_does_not_return_is_not_waited_for() {
+        let runtime = runtime::Builder::new_current_thread().build();
+        let (release, held) = mpsc::channel::<()>();
+        let (began, beginning) = mpsc::channel();
+        let done = block_on(runtime.unwrap(), async move {
+            tokio::task::spawn_blocking(move || {
+                began.send(()).unwrap();
+                held.recv()
+            });
+            beginning.recv().unwrap();
+            7
+        });
+        assert_eq!(done, 7);
+        drop(release);
+    }
 }
