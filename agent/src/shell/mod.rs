@@ -15,6 +15,7 @@ pub mod run_dir;
 pub(crate) mod service;
 pub(crate) mod signals;
 pub(crate) mod socket_filter;
+pub(crate) mod socket_option;
 pub(crate) mod start_pages;
 pub mod status;
 pub(crate) mod sysctl;

@@ -20,6 +20,7 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tracing::warn;
 
 use super::socket_filter::filter;
+use super::socket_option::set_option;
 use crate::addr::IfIndex;
 use crate::wire::discovery::{self, group_mac};
 
@@ -58,6 +59,7 @@ impl PacketSocket {
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
         socket.set_nonblocking(true)?;
         socket.attach_filter(&filter(protocols))?;
+        ignore_outgoing(socket.as_raw_fd())?;
         bind_to_interface(socket.as_raw_fd(), index, libc::ETH_P_ALL)?;
         if promiscuous {
             add_membership(socket.as_raw_fd(), index, libc::PACKET_MR_PROMISC, None)?;
@@ -159,7 +161,18 @@ fn join(groups: &BTreeSet<Ipv4Addr>, index: IfIndex) -> io::Result<Socket> {
     Ok(socket)
 }
 
-#[expect(unsafe_code, reason = "no safe wrapper knows packet memberships")]
+/// Spares the kernel a copy of every frame that leaves through the interface, forwarded ones among them, just for the filter to
+/// drop it. Before Linux 4.20 there is no such option, and the filter alone does it.
+pub(super) fn ignore_outgoing(socket: RawFd) -> io::Result<()> {
+    /// Of linux/if_packet.h.
+    const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+    let on: libc::c_int = 1;
+    match set_option(socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, on) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
+        result => result,
+    }
+}
+
 fn add_membership(
     socket: RawFd,
     index: IfIndex,
@@ -177,19 +190,6 @@ fn add_membership(
         mr_alen: octets.map_or(0, |octets| octets.len() as u16),
         mr_address: address,
     };
-    // SAFETY: `membership` is a whole packet_mreq that outlives the call, and its size is the one given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket,
-            libc::SOL_PACKET,
-            libc::PACKET_ADD_MEMBERSHIP,
-            (&raw const membership).cast(),
-            size_of::<libc::packet_mreq>() as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let name = libc::PACKET_ADD_MEMBERSHIP;
+    set_option(socket, libc::SOL_PACKET, name, membership)
 }

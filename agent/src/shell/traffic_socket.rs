@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::debug;
 
-use super::packet_socket::{bind_to_interface, register};
+use super::packet_socket::{bind_to_interface, ignore_outgoing, register};
 use crate::addr::{IfIndex, Side};
 use crate::engine::Glimpse;
 use crate::wire::ipv4::HEADERS;
@@ -91,6 +91,7 @@ fn open(index: IfIndex) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.set_recv_buffer_size(BUFFER)?;
     socket.attach_filter(&FILTER.map(|(code, jt, jf, k)| SockFilter::new(code, jt, jf, k)))?;
+    ignore_outgoing(socket.as_raw_fd())?;
     bind_to_interface(socket.as_raw_fd(), index, libc::ETH_P_IP)?;
     Ok(socket)
 }

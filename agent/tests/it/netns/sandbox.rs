@@ -36,6 +36,7 @@ fn the_unit_allows_what_the_agent_does_and_little_else() {
             used.len(),
             allowed.len()
         );
+        no_outgoing_frame_is_copied(&calls);
         let run_dir = rig.run_dir().display().to_string();
         let own = [run_dir.as_str(), "/proc/sys/net/ipv4/conf/"];
         for call in calls.iter().filter(|call| writes(call)) {
@@ -86,6 +87,19 @@ fn traced_life(rig: &mut Rig) -> Vec<String> {
         .map(|(_, call)| call.trim_start().trim_start_matches("<... ").to_owned())
         .filter(|call| call.starts_with(|first: char| first.is_ascii_lowercase() || first == '_'))
         .collect()
+}
+
+/// Every packet socket says that it does not want the frames that leave.
+fn no_outgoing_frame_is_copied(calls: &[String]) {
+    let count = |words: [&str; 2]| {
+        let calls = calls.iter();
+        calls
+            .filter(|call| words.iter().all(|word| call.contains(word)))
+            .count()
+    };
+    let opened = count(["socket(AF_PACKET", " = "]);
+    let told = count(["PACKET_IGNORE_OUTGOING, [1]", " = 0"]);
+    assert!(opened > 0 && told == opened, "{told} of {opened}");
 }
 
 fn name(call: &str) -> &str {
