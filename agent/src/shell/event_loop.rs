@@ -39,7 +39,7 @@ use super::sysctl::Sysctls;
 use super::world::World;
 use crate::addr::Side;
 use crate::config::ConfigSource;
-use crate::engine::{Action, Engine, Input};
+use crate::engine::{Action, Engine, Input, KernelEvent};
 use crate::hint::{self, Hinted};
 
 /// Frames or netlink datagrams taken from one source in a turn.
@@ -233,31 +233,35 @@ impl EventLoop {
     }
 
     async fn take_notifications(&mut self, first: Notified, now: Instant) -> anyhow::Result<()> {
-        self.take_notified(first, now).await?;
-        for _ in 1..BATCH {
+        let mut notified = first;
+        for _ in 0..BATCH {
+            match notified {
+                Notified::Events(events) => self.take_events(events, now).await?,
+                // Dumps are large: where one overrun follows the other, the turns of others come between.
+                Notified::Overrun => return self.start_over(now).await,
+            }
             let Some(next) = self.notifications.next_waiting() else {
                 break;
             };
-            let next = next.context("while receiving netlink notifications")?;
-            self.take_notified(next, now).await?;
+            notified = next.context("while receiving netlink notifications")?;
         }
         Ok(())
     }
 
-    async fn take_notified(&mut self, notified: Notified, now: Instant) -> anyhow::Result<()> {
-        match notified {
-            Notified::Events(events) => {
-                for event in events {
-                    debug!(?event, "kernel");
-                    self.tell(Input::Kernel(event), now).await?;
-                }
-                Ok(())
-            }
-            Notified::Overrun => {
-                warn!("netlink notifications were lost; reading the whole state");
-                self.take_dump(now).await
-            }
+    async fn take_events(&mut self, events: Vec<KernelEvent>, now: Instant) -> anyhow::Result<()> {
+        for event in events {
+            debug!(?event, "kernel");
+            self.tell(Input::Kernel(event), now).await?;
         }
+        Ok(())
+    }
+
+    /// Reads the whole state, after what is older. Should notifications be lost meanwhile, the next turn starts over again.
+    async fn start_over(&mut self, now: Instant) -> anyhow::Result<()> {
+        warn!("netlink notifications were lost; reading the whole state");
+        let discarded = self.notifications.discard_waiting();
+        discarded.context("while discarding netlink notifications")?;
+        self.take_dump(now).await
     }
 
     async fn take_frames(&mut self, side: Side, now: Instant) -> anyhow::Result<()> {

@@ -3,10 +3,14 @@
 //! Two sockets: one receives notifications at the event loop's own pace, so that a flood of them waits in the kernel (and, at
 //! worst, is lost there, which is answered with a full dump); the other carries requests and their acknowledgements. A change
 //! is done when `apply` returns: the kernel has acknowledged it.
+//!
+//! The kernel tells of lost notifications before it hands out those that were waiting, which are older than any dump made then;
+//! and it loses whatever comes until none of them is left, without another word. So they are discarded before the dump.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd as _, RawFd};
 
 use futures_util::{FutureExt as _, TryStreamExt as _};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
@@ -22,11 +26,14 @@ use super::kernel_message::{
     decode_address, decode_event, decode_link, decode_neighbour, decode_route, encode_address,
     encode_neighbour, encode_route,
 };
+use super::socket_option::set_option;
 use crate::addr::{IfIndex, MacAddr};
 use crate::engine::{Address, Change, KernelEvent, KernelState, Link, Route};
 
 /// Receive buffer asked for; a start of many interfaces at once fits.
-const RECEIVE_BUFFER: usize = 1 << 20;
+const RECEIVE_BUFFER: libc::c_int = 1 << 20;
+/// More datagrams than fit that buffer: what is waiting when this many were discarded came in the meantime.
+const DISCARD_BATCH: usize = 1 << 13;
 /// The kernel packs notifications into datagrams of at most this size.
 const DATAGRAM_LIMIT: usize = 32 << 10;
 
@@ -59,6 +66,8 @@ impl From<rtnetlink::Error> for NetlinkError {
 pub(crate) struct Notifications {
     socket: TokioSocket,
     datagram: Vec<u8>,
+    /// Whether the kernel loses notifications without telling.
+    losing: bool,
 }
 
 /// What the notifications say.
@@ -74,8 +83,8 @@ impl Notifications {
     /// Subscribes. To be done before the first dump, so that nothing falls between the two.
     pub(crate) fn subscribe() -> io::Result<Notifications> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+        make_room(socket.as_raw_fd())?;
         let inner = socket.socket_mut();
-        inner.set_rx_buf_sz(RECEIVE_BUFFER)?;
         inner.bind(&SocketAddr::new(0, 0))?;
         for group in [
             MulticastGroup::Link,
@@ -88,23 +97,61 @@ impl Notifications {
         Ok(Notifications {
             socket,
             datagram: Vec::with_capacity(DATAGRAM_LIMIT),
+            losing: false,
         })
     }
 
     /// Waits for a datagram. A wait given up loses nothing.
     pub(crate) async fn next(&mut self) -> io::Result<Notified> {
+        if self.losing {
+            return Ok(Notified::Overrun);
+        }
         self.datagram.clear();
         match self.socket.recv(&mut self.datagram).await {
             Ok(()) => Ok(Notified::Events(decode_datagram(&self.datagram))),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(Notified::Overrun),
+            Err(error) if is_overrun(&error) => {
+                self.losing = true;
+                Ok(Notified::Overrun)
+            }
             Err(error) => Err(error),
         }
+    }
+
+    /// Discards what is waiting. If more came than can be discarded at a time, the next thing notified is an overrun again.
+    pub(crate) fn discard_waiting(&mut self) -> io::Result<()> {
+        for _ in 0..DISCARD_BATCH {
+            self.datagram.clear();
+            // Past the runtime, which calls a socket empty when a task has read enough in its opinion.
+            match self.socket.socket_ref().recv(&mut self.datagram, 0) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.losing = false;
+                    break;
+                }
+                Err(error) if !is_overrun(&error) => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Receives a datagram without waiting; `None` if there is none.
     pub(crate) fn next_waiting(&mut self) -> Option<io::Result<Notified>> {
         self.next().now_or_never()
     }
+}
+
+/// Asks for the receive buffer. More than the administrator's limit for everybody is only for who may administer the network,
+/// which those that may only in a namespace of their own are not.
+fn make_room(socket: RawFd) -> io::Result<()> {
+    let room = |name| set_option(socket, libc::SOL_SOCKET, name, RECEIVE_BUFFER);
+    match room(libc::SO_RCVBUFFORCE) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => room(libc::SO_RCVBUF),
+        result => result,
+    }
+}
+
+fn is_overrun(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
 /// Decodes what one datagram says; a message that cannot be read is left out.

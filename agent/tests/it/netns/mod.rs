@@ -12,6 +12,7 @@ mod homecoming;
 mod loops;
 mod moves;
 pub(crate) mod namespace;
+mod overrun;
 mod packet_socket;
 mod prober;
 pub(crate) mod rig;

@@ -10,8 +10,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -294,6 +295,19 @@ pub(super) fn frames_sent() -> u64 {
 /// Runs `ip` in the box.
 pub(crate) fn ip(arguments: &str) -> String {
     succeed(run(&words(&format!("ip {arguments}"))))
+}
+
+/// Runs `ip` in the box for many commands, one a line.
+pub(super) fn ip_batch(commands: &str) {
+    let mut ip = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = ip.stdin.take().unwrap();
+    stdin.write_all(commands.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(ip.wait().unwrap().success());
 }
 
 /// Waits for a condition, and fails if it does not come.
