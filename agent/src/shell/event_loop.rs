@@ -157,6 +157,7 @@ impl EventLoop {
                 anyhow::bail!("told to stop twice, so not everything was given back");
             }
         }
+        self.world.radio().settle().await;
         Ok(())
     }
 
@@ -170,7 +171,7 @@ impl EventLoop {
         match wake {
             Wake::Netlink(first) => self.take_notifications(first, now).await?,
             Wake::Frames(side) => self.take_frames(side, now).await?,
-            Wake::Client(client) => self.answer(client, now).await?,
+            Wake::Client(client) => self.admit(client, now)?,
             Wake::Traffic => {
                 let glimpses = self.world.traffic().look(now);
                 self.tell(Input::Traffic(&glimpses), now).await?;
@@ -206,7 +207,7 @@ impl EventLoop {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let own = [self.port67_retry, self.status_pause];
+        let own = [self.port67_retry, self.status_pause, self.status.due()];
         let deadlines = own.into_iter().chain([self.engine.next_deadline()]);
         deadlines.flatten().min()
     }
@@ -223,6 +224,9 @@ impl EventLoop {
             self.try_port67(now).await?;
         }
         self.status_pause = self.status_pause.filter(|until| *until > now);
+        if self.status.due().is_some_and(|due| due <= now) {
+            self.answer(now)?;
+        }
         Ok(())
     }
 
@@ -288,23 +292,25 @@ impl EventLoop {
     }
 
     async fn take_radio(&mut self, now: Instant) -> anyhow::Result<()> {
-        for event in self.world.radio().take().await {
+        for event in self.world.radio().take() {
             debug!(?event, "radio");
             self.tell(Input::Radio(event), now).await?;
+        }
+        if self.status.due().is_some() && !self.world.radio().is_reading() {
+            self.answer(now)?;
         }
         Ok(())
     }
 
-    async fn answer(&mut self, client: io::Result<UnixStream>, now: Instant) -> anyhow::Result<()> {
+    /// Has a status client wait until the radio's state is read, if there is a radio.
+    fn admit(&mut self, client: io::Result<UnixStream>, now: Instant) -> anyhow::Result<()> {
         match client {
             Ok(client) => {
-                // Signal and rates change all the time, and nobody tells: who asks gets those of the moment.
-                if let Some(event) = self.world.radio().read().await {
-                    self.tell(Input::Radio(event), now).await?;
+                self.status.admit(client, now);
+                self.world.radio().read();
+                if !self.world.radio().is_reading() {
+                    self.answer(now)?;
                 }
-                let report = self.engine.report(now);
-                let document = serde_json::to_vec(&report).context("while rendering the status")?;
-                self.status.answer(client, document);
             }
             // Where descriptors ran out, the client is still waiting, and would be found waiting again at once.
             Err(error) => {
@@ -312,6 +318,14 @@ impl EventLoop {
                 self.status_pause = Some(now + STATUS_PAUSE);
             }
         }
+        Ok(())
+    }
+
+    /// Tells the status clients how things stand.
+    fn answer(&mut self, now: Instant) -> anyhow::Result<()> {
+        let report = self.engine.report(now);
+        let document = serde_json::to_vec(&report).context("while rendering the status")?;
+        self.status.answer(&document);
         Ok(())
     }
 

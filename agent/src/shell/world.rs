@@ -130,7 +130,7 @@ impl World {
             }
             Action::Send { side, frame } => self.send(side, &frame),
             Action::Apply(change) => return self.apply(change).await,
-            Action::Radio(action) => self.radio.perform(action, &self.netlink).await,
+            Action::Radio(action) => self.radio.perform(action),
             Action::StateChanged { from: _, to } => service::tell_state(to),
             Action::Finished => self.finished = true,
         }

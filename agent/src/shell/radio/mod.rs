@@ -4,12 +4,15 @@
 //! have started; signal and rates are read when somebody asks for the status. Whatever is missing (radios in this kernel, the
 //! supplicant, access to it) is quietly absent.
 //!
-//! Questions go to a thread of their own: hung firmware holds up whoever asks it, and that must not be the event loop.
+//! Nothing here waits for the radio: hung firmware holds up whoever asks it, so that is a thread's work (`worker`), and what comes
+//! of it is told when it comes. (The kernel's lock on all interfaces is beyond that: who changes a route while a driver takes its
+//! time to restart one waits for it.)
 
 mod generic_netlink;
 mod nl80211;
 mod notices;
 mod supplicant;
+mod worker;
 
 use std::fs;
 use std::future::pending;
@@ -17,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::runtime;
 use tracing::{debug, warn};
 
 use super::netlink::Netlink;
@@ -26,9 +30,8 @@ use crate::engine::{RadioAction, RadioEvent, Stage};
 use nl80211::Nl80211;
 use notices::{Notice, Notices};
 use supplicant::{Heard, Supplicant};
+use worker::{Done, Job, Worker};
 
-/// How long firmware may take to answer before the loop goes on without.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// Notifications or messages taken from one source in a turn.
 const BATCH: usize = 64;
 
@@ -46,6 +49,7 @@ pub(crate) struct Paths {
 /// The radio of the interface that is watched, if it has one.
 pub(crate) struct Radio {
     paths: Paths,
+    worker: Worker,
     watched: Option<Watched>,
     /// What was noticed and not looked into.
     noticed: Vec<Notice>,
@@ -58,6 +62,8 @@ struct Watched {
     name: String,
     notices: Notices,
     supplicant: Option<Supplicant>,
+    /// Whether it is known to be a radio.
+    recognised: bool,
 }
 
 impl Radio {
@@ -65,6 +71,7 @@ impl Radio {
     pub(crate) fn new(paths: Paths) -> Radio {
         Radio {
             paths,
+            worker: Worker::new(perform),
             watched: None,
             noticed: Vec::new(),
             news: Vec::new(),
@@ -76,20 +83,19 @@ impl Radio {
         if !self.news.is_empty() || !self.noticed.is_empty() {
             return Ok(());
         }
-        let Some(watched) = &mut self.watched else {
-            return pending().await;
-        };
-        tokio::select! {
-            notices = watched.notices.next(watched.index) => {
-                self.noticed.extend(notices?);
-                Ok(())
+        let done = tokio::select! {
+            done = self.worker.done() => done,
+            noticed = noticed(self.watched.as_mut()) => {
+                self.noticed.extend(noticed?);
+                return Ok(());
             }
-            readable = readable(watched.supplicant.as_ref()) => readable,
-        }
+        };
+        self.take_done(done);
+        Ok(())
     }
 
-    /// Takes the news, after looking into what was noticed.
-    pub(crate) async fn take(&mut self) -> Vec<RadioEvent> {
+    /// Takes the news, and has looked into what was noticed.
+    pub(crate) fn take(&mut self) -> Vec<RadioEvent> {
         self.take_supplicant();
         if let Some(watched) = &mut self.watched {
             for _ in 0..BATCH {
@@ -104,42 +110,45 @@ impl Radio {
             self.look_for_supplicant();
         }
         if noticed.contains(&Notice::Changed) {
-            self.news.extend(self.read().await);
+            self.read();
         }
         std::mem::take(&mut self.news)
     }
 
-    /// Reads the state of the radio; `None` if there is none, or it does not answer.
-    pub(crate) async fn read(&self) -> Option<RadioEvent> {
-        let index = self.watched.as_ref()?.index;
-        let state = in_thread(move |nl80211| nl80211.read(index)).await;
-        let state = state
-            .inspect_err(|error| debug!(%error, "the radio does not answer"))
-            .ok()?;
-        let uptime = uptime()
-            .inspect_err(|error| debug!(%error, "the uptime is unknown"))
-            .ok()?;
-        Some(RadioEvent::State { state, uptime })
-    }
-
-    /// Does what the engine wants of the radio. What cannot be done is left to the next stage, or to a person.
-    pub(crate) async fn perform(&mut self, action: RadioAction, netlink: &Netlink) {
-        match action {
-            RadioAction::Watch { index, name } => self.watch(index, name).await,
-            RadioAction::Unwatch => self.watched = None,
-            RadioAction::SetPowerSave { index, on } => {
-                let set = in_thread(move |nl80211| nl80211.set_power_save(index, on)).await;
-                let refused = set.err().map(|error| RadioEvent::PowerSaveRefused {
-                    errno: error.raw_os_error().unwrap_or(libc::EIO),
-                });
-                self.news.extend(refused);
-                self.news.extend(self.read().await);
-            }
-            RadioAction::Recover { index, stage } => self.recover(index, stage, netlink).await,
+    /// Has the state of the radio read, if there is one; it is told as any news is.
+    pub(crate) fn read(&mut self) {
+        if let Some(watched) = &self.watched {
+            self.worker.ask(Job::Read(watched.index));
         }
     }
 
-    async fn watch(&mut self, index: IfIndex, name: String) {
+    /// Whether the state of a radio is being read.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.worker.is_reading()
+    }
+
+    /// Waits until everything that was to be changed is.
+    pub(crate) async fn settle(&mut self) {
+        while self.worker.is_changing() {
+            let done = self.worker.done().await;
+            self.take_done(done);
+        }
+    }
+
+    /// Begins what the engine wants of the radio. What cannot be done is left to the next stage, or to a person.
+    pub(crate) fn perform(&mut self, action: RadioAction) {
+        match action {
+            RadioAction::Watch { index, name } => self.watch(index, name),
+            RadioAction::Unwatch => self.watched = None,
+            RadioAction::SetPowerSave { index, on } => {
+                self.worker.ask(Job::SetPowerSave { index, on });
+                self.read();
+            }
+            RadioAction::Recover { index, stage } => self.recover(index, stage),
+        }
+    }
+
+    fn watch(&mut self, index: IfIndex, name: String) {
         self.watched = None;
         self.noticed.clear();
         let notices = match Notices::subscribe() {
@@ -155,13 +164,27 @@ impl Radio {
             name,
             notices,
             supplicant: None,
+            recognised: false,
         });
-        match self.read().await {
-            Some(RadioEvent::State { state: None, .. }) => self.watched = None,
-            state => {
-                self.news.extend(state);
-                self.look_for_supplicant();
-            }
+        self.read();
+    }
+
+    fn take_done(&mut self, (job, news): Done) {
+        let Some(watched) = &mut self.watched else {
+            return;
+        };
+        // What became of another interface is nobody's concern any more.
+        if job.index() != watched.index {
+            return;
+        }
+        let is_none = matches!(news, Some(RadioEvent::State { state: None, .. }));
+        if is_none && !watched.recognised {
+            self.watched = None;
+            return;
+        }
+        self.news.extend(news);
+        if !std::mem::replace(&mut watched.recognised, true) {
+            self.look_for_supplicant();
         }
     }
 
@@ -205,11 +228,12 @@ impl Radio {
         }
     }
 
-    async fn recover(&mut self, index: Option<IfIndex>, stage: Stage, netlink: &Netlink) {
+    fn recover(&mut self, index: Option<IfIndex>, stage: Stage) {
         let done = match (stage, index) {
-            (Stage::Reassociate, Some(index)) => self.reassociate(index).await,
+            (Stage::Reassociate, Some(index)) => self.reassociate(index),
             (Stage::Interface, Some(index)) => {
-                netlink.restart(index).await.map_err(io::Error::other)
+                self.worker.ask(Job::Restart(index));
+                Ok(())
             }
             (Stage::Reassociate | Stage::Interface, None) => Ok(()),
             (Stage::Driver, _) => fs::write(&self.paths.driver_request, ""),
@@ -220,30 +244,77 @@ impl Radio {
         }
     }
 
-    async fn reassociate(&mut self, index: IfIndex) -> io::Result<()> {
+    fn reassociate(&mut self, index: IfIndex) -> io::Result<()> {
         self.look_for_supplicant();
         let watched = self.watched.as_ref();
         match watched.and_then(|watched| watched.supplicant.as_ref()) {
             Some(supplicant) => supplicant.reassociate(),
-            // Whoever made the association makes it anew.
-            None => in_thread(move |nl80211| nl80211.disconnect(index).map(Some))
-                .await
-                .map(drop),
+            None => {
+                self.worker.ask(Job::Disconnect(index));
+                Ok(())
+            }
         }
     }
 }
 
-/// Has the kernel asked about radios by a thread of its own, which may take longer than anybody waits for it.
-async fn in_thread<T: Send + 'static>(
-    ask: impl FnOnce(&Nl80211) -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let asking = tokio::task::spawn_blocking(move || {
-        let nl80211 = Nl80211::open()?.ok_or(io::ErrorKind::NotFound)?;
-        ask(&nl80211)
-    });
-    match tokio::time::timeout(PATIENCE, asking).await {
-        Ok(asked) => asked.map_err(io::Error::other)?,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+/// Does a job, in the thread that it is called in, for as long as it takes. Returns what there is to tell of it.
+fn perform(job: Job) -> Option<RadioEvent> {
+    match job {
+        Job::Read(index) => {
+            let read = ask(|nl80211| nl80211.read(index));
+            let state = read.inspect_err(|error| debug!(%error, "the radio does not answer"));
+            let uptime = uptime().inspect_err(|error| debug!(%error, "the uptime is unknown"));
+            Some(RadioEvent::State {
+                state: state.ok()?,
+                uptime: uptime.ok()?,
+            })
+        }
+        Job::SetPowerSave { index, on } => {
+            let set = ask(|nl80211| nl80211.set_power_save(index, on));
+            set.err().map(|error| RadioEvent::PowerSaveRefused {
+                errno: error.raw_os_error().unwrap_or(libc::EIO),
+            })
+        }
+        Job::Disconnect(index) => {
+            let ended = ask(|nl80211| nl80211.disconnect(index));
+            warn_of(ended, Stage::Reassociate);
+            None
+        }
+        Job::Restart(index) => {
+            warn_of(restart(index), Stage::Interface);
+            None
+        }
+    }
+}
+
+fn warn_of(done: io::Result<()>, stage: Stage) {
+    if let Err(error) = done {
+        warn!(?stage, %error, "the radio was not recovered");
+    }
+}
+
+fn ask<T>(question: impl FnOnce(&Nl80211) -> io::Result<T>) -> io::Result<T> {
+    let nl80211 = Nl80211::open()?.ok_or(io::ErrorKind::NotFound)?;
+    question(&nl80211)
+}
+
+/// Sets an interface down and up, in a conversation of this thread's own: the driver does its part while the request is sent.
+fn restart(index: IfIndex) -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let restarted = Netlink::open()?.restart(index).await;
+        restarted.map_err(io::Error::other)
+    })
+}
+
+/// Waits for something to notice, or to receive, on the radio that is watched.
+async fn noticed(watched: Option<&mut Watched>) -> io::Result<Vec<Notice>> {
+    let Some(watched) = watched else {
+        return pending().await;
+    };
+    tokio::select! {
+        notices = watched.notices.next(watched.index) => notices,
+        readable = readable(watched.supplicant.as_ref()) => readable.map(|()| Vec::new()),
     }
 }
 
