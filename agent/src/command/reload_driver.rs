@@ -16,6 +16,13 @@ pub struct Args {
     /// The configuration file that names the uplink
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Where the device is remembered in case it loses its interface: for root alone to write
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/run/footbridge-driver/device"
+    )]
+    memory: PathBuf,
 }
 
 /// Binds the driver anew. `journal_stream` is the value of `JOURNAL_STREAM`.
@@ -25,7 +32,7 @@ pub fn run(args: &Args, journal_stream: Option<&str>) -> anyhow::Result<()> {
         journal_stream,
     );
     let config = load_config(Some(&args.config), Overrides::default())?;
-    reload_driver(Path::new(SYSFS), &config.settings.uplink).with_context(|| {
+    reload_driver(Path::new(SYSFS), &config.settings.uplink, &args.memory).with_context(|| {
         Hinted::new(
             "while loading the driver anew",
             "only root may do that, and only to an interface with a device of its own",
