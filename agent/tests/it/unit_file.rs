@@ -14,6 +14,11 @@ const DRIVER_UNIT: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../overlays/rootfs/etc/systemd/system/footbridge-driver.service"
 );
+/// What starts it.
+const DRIVER_PATH: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../overlays/rootfs/etc/systemd/system/footbridge-driver.path"
+);
 
 #[test]
 fn the_unit_has_three_capabilities_and_a_user_of_its_own() {
@@ -29,6 +34,28 @@ fn the_unit_has_three_capabilities_and_a_user_of_its_own() {
     ] {
         assert!(unit.lines().any(|found| found == line), "{line}");
     }
+}
+
+/// A request that went away with the agent is none, and one that was granted is granted once.
+#[test]
+fn the_driver_is_loaded_anew_once_for_a_request_that_is_there() {
+    let request = "/run/footbridge/reload-driver";
+    let path = std::fs::read_to_string(DRIVER_PATH).unwrap();
+    let conditions: Vec<&str> = path
+        .lines()
+        .filter(|line| line.starts_with("Path"))
+        .collect();
+    assert_eq!(conditions, [format!("PathExists={request}")]);
+    let unit = std::fs::read_to_string(DRIVER_UNIT).unwrap();
+    let mut commands = unit.lines().filter(|line| line.starts_with("Exec"));
+    let removal = format!("ExecStartPre=+/usr/bin/busybox rm -f {request}");
+    assert_eq!(commands.next(), Some(removal.as_str()));
+    let reload = commands.next().unwrap();
+    assert!(
+        reload.starts_with("ExecStart=/usr/bin/footbridge reload-driver "),
+        "{reload}"
+    );
+    assert_eq!(commands.next(), None);
 }
 
 #[test]
