@@ -176,7 +176,7 @@ impl Discovery {
                 && !is_at(hosts, host, from, turn.now)
                 && self.questions.allows(from.mac, turn.now)
             {
-                proxy_arp.look_for(turn, from.side, host);
+                proxy_arp.look_for(turn, from.side, host, from.mac);
             }
             if is_elsewhere(hosts, host, from.side) {
                 let reflected = self.storm(turn.now, from, message);

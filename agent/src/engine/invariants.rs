@@ -303,6 +303,25 @@ fn a8_a_flood_of_questions_fills_no_table() {
 }
 
 #[test]
+fn a8_a_station_that_sends_to_nobody_leaves_room_for_those_who_ask() {
+    let mut model = Model::new(Settings::new("wlan0", "eth0"));
+    model.dump(usual(16));
+    let asked = |model: &Model| {
+        let asked = model.engine.counters.get("arp-asked");
+        asked.copied().unwrap_or_default()
+    };
+    for number in 0..1000u32 {
+        let [_, _, high, low] = number.to_be_bytes();
+        let to = Ipv4Addr::new(10, 0, 100 + high, low);
+        let from = Ipv4Addr::new(10, 0, 0, 9);
+        model.tell(Told::Traffic(Side::Uplink, station(9), from, to));
+    }
+    assert_eq!(asked(&model), 32);
+    model.tell(question(Side::Uplink, 8, Ipv4Addr::new(10, 0, 0, 7)));
+    assert_eq!(asked(&model), 33);
+}
+
+#[test]
 fn a_flood_of_transactions_fills_no_table_and_is_not_relayed() {
     let mut model = Model::new(Settings::new("wlan0", "eth0"));
     model.dump(usual(16));

@@ -413,8 +413,8 @@ impl Engine {
                 frames,
             };
             self.hosts.handle_traffic(&mut turn, glimpses);
-            for ip in self.hosts.strangers(&turn, glimpses) {
-                self.proxy_arp.look_for(&mut turn, Side::Wired, ip);
+            for (ip, station) in self.hosts.strangers(&turn, glimpses) {
+                self.proxy_arp.look_for(&mut turn, Side::Wired, ip, station);
             }
         }
     }

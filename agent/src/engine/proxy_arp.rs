@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tracing::trace;
 
-use crate::addr::Side;
+use crate::addr::{MacAddr, Side};
 use crate::wire::arp::{Arp, Operation};
 
 use super::host::{Place, Word};
@@ -187,11 +187,18 @@ impl ProxyArp {
         self.questions.ask(turn, key, from, false);
     }
 
-    /// Asks for a host on a side where something was said in its name; nobody waits for the answer.
-    pub(crate) fn look_for(&mut self, turn: &mut Turn<'_>, side: Side, target: Ipv4Addr) {
+    /// Asks for a host on a side because of what a station sent, in the host's name or to it; nobody waits for the answer.
+    pub(crate) fn look_for(
+        &mut self,
+        turn: &mut Turn<'_>,
+        side: Side,
+        target: Ipv4Addr,
+        because_of: MacAddr,
+    ) {
         if !self.questions.is_silent(side, target, turn.now) {
             let kind = Kind::Ask;
-            self.questions.look_for(turn, Key { side, target, kind });
+            let key = Key { side, target, kind };
+            self.questions.look_for(turn, key, because_of);
         }
     }
 

@@ -1,7 +1,8 @@
 //! The questions under way: what is asked on which side, who waits for the answer, and who stayed silent lately.
 //!
 //! Identical questions share one request (A8). What is open is bounded for each side and each asker, and where it is full a
-//! host that is known gets its question in before a stranger's, because a flood comes from strangers.
+//! host that is known gets its question in before a stranger's, because a flood comes from strangers. A question that nobody
+//! waits for is raised by what was said in a host's name; it is paced by who said it, and makes room for any that somebody asks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::addr::{MacAddr, Side};
 
+use super::pace::Pace;
 use super::turn::Turn;
 
 /// Most questions open on the wire, which is fast: as many as a router has that wakes up beside five hundred hosts.
@@ -22,6 +24,10 @@ pub(crate) const MOST_QUESTIONS: usize = MOST_ON_WIRE + MOST_ON_UPLINK;
 const MOST_OF_STRANGER: usize = 16;
 /// Part of a side's questions that one known host may have: half.
 const PART_OF_KNOWN: usize = 2;
+/// Most questions in a second that nobody waits for, and most of them because of one station. With the two seconds that each
+/// is open, all of these together leave room on the wire, and those of one station are a small part.
+const MOST_UNASKED: u32 = 128;
+const MOST_UNASKED_OF_ONE: u32 = 32;
 /// Most askers waiting for one answer; if there are more, everybody is told.
 const MOST_WAITING: usize = 8;
 /// Waits after each request for a host that was there lately, which may doze; after the last one it counts as silent.
@@ -93,14 +99,32 @@ pub(crate) struct Waiting {
 }
 
 /// The questions under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Questions {
     open: BTreeMap<Key, Question>,
     due: BTreeSet<(Instant, Key)>,
+    /// Those that nobody waits for, by when they were opened.
+    unasked: BTreeSet<(Instant, Key)>,
+    unasked_pace: Pace,
     on_wire: usize,
     of_asker: BTreeMap<MacAddr, usize>,
     silent: BTreeMap<(Side, Ipv4Addr), Instant>,
     silent_until: BTreeSet<(Instant, (Side, Ipv4Addr))>,
+}
+
+impl Default for Questions {
+    fn default() -> Questions {
+        Questions {
+            open: BTreeMap::new(),
+            due: BTreeSet::new(),
+            unasked: BTreeSet::new(),
+            unasked_pace: Pace::new(MOST_UNASKED, MOST_UNASKED_OF_ONE),
+            on_wire: 0,
+            of_asker: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            silent_until: BTreeSet::new(),
+        }
+    }
 }
 
 impl Questions {
@@ -118,16 +142,17 @@ impl Questions {
         *self.of_asker.entry(asker.mac).or_default() += 1;
     }
 
-    /// Opens a question that nobody waits for.
-    pub(crate) fn look_for(&mut self, turn: &mut Turn<'_>, key: Key) {
+    /// Opens a question that nobody waits for, because of what a station sent.
+    pub(crate) fn look_for(&mut self, turn: &mut Turn<'_>, key: Key, because_of: MacAddr) {
         let (on_side, most) = self.on_side(key.side);
         if self.open.contains_key(&key) {
             turn.count("arp-coalesced");
-        } else if on_side >= most {
+        } else if on_side >= most || !self.unasked_pace.allows(because_of, turn.now) {
             turn.count("arp-capped");
         } else {
             // There is no asker to repeat it.
             self.begin(turn, key, Vec::new(), true);
+            self.unasked.insert((turn.now, key));
         }
     }
 
@@ -160,6 +185,7 @@ impl Questions {
         let Some(question) = self.open.get_mut(&key) else {
             return false;
         };
+        self.unasked.remove(&(question.opened, key));
         let same = |waiting: &Asker| (waiting.mac, waiting.ip) == (asker.mac, asker.ip);
         if !question.waiting.iter().any(same) {
             let stranger = question.waiting.iter().position(|waiting| !waiting.known);
@@ -185,7 +211,8 @@ impl Questions {
         true
     }
 
-    /// Returns whether the asker may open one more question, perhaps in the place of the oldest that only strangers wait for.
+    /// Returns whether the asker may open one more question, perhaps in the place of the oldest that nobody waits for, or, if
+    /// it is known, only strangers.
     fn has_room(&mut self, key: Key, asker: Asker) -> bool {
         let (on_side, most) = self.on_side(key.side);
         let most_of_one = if asker.known {
@@ -200,16 +227,20 @@ impl Questions {
         if on_side < most {
             return true;
         }
-        let strangers = self.open.iter().filter(|(open, question)| {
-            open.side == key.side && question.waiting.iter().all(|waiting| !waiting.known)
+        let mut unasked = self.unasked.iter().map(|(_, key)| *key);
+        let mut displaced = unasked.find(|unasked| unasked.side == key.side);
+        if displaced.is_none() && asker.known {
+            displaced = self.oldest_of_strangers(key.side);
+        }
+        displaced.map(|key| self.close(key)).is_some()
+    }
+
+    fn oldest_of_strangers(&self, side: Side) -> Option<Key> {
+        let of_strangers = self.open.iter().filter(|(open, question)| {
+            open.side == side && question.waiting.iter().all(|waiting| !waiting.known)
         });
-        let oldest = strangers
-            .min_by_key(|(_, question)| question.opened)
-            .map(|(key, _)| *key);
-        oldest
-            .filter(|_| asker.known)
-            .map(|key| self.close(key))
-            .is_some()
+        let oldest = of_strangers.min_by_key(|(_, question)| question.opened);
+        oldest.map(|(key, _)| *key)
     }
 
     /// Returns whether a question is open about the target on the side.
@@ -225,6 +256,7 @@ impl Questions {
             return Waiting::default();
         };
         self.due.remove(&(question.next, key));
+        self.unasked.remove(&(question.opened, key));
         self.on_wire -= usize::from(key.side == Side::Wired);
         for asker in &question.waiting {
             uncount(&mut self.of_asker, asker.mac);
@@ -336,5 +368,120 @@ fn uncount(of_asker: &mut BTreeMap<MacAddr, usize>, mac: MacAddr) {
         if *count == 0 {
             of_asker.remove(&mac);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::addr::IfIndex;
+    use crate::engine::link::{Bridge, Port};
+    use crate::engine::turn::Counters;
+
+    use super::*;
+
+    fn station(number: u8) -> MacAddr {
+        MacAddr(2, 0, 0, 0, 0, number)
+    }
+
+    fn stranger(number: u8) -> Asker {
+        Asker {
+            mac: station(number),
+            ip: Ipv4Addr::new(10, 0, 0, number),
+            known: false,
+        }
+    }
+
+    fn key(side: Side, number: u16) -> Key {
+        let [high, low] = number.to_be_bytes();
+        Key {
+            side,
+            target: Ipv4Addr::new(10, 0, 100 + high, low),
+            kind: Kind::Ask,
+        }
+    }
+
+    /// Lets the questions hear something in one moment, and returns how often anybody was asked.
+    fn ask(
+        questions: &mut Questions,
+        now: Instant,
+        act: impl Fn(&mut Questions, &mut Turn<'_>),
+    ) -> usize {
+        let port = Port {
+            index: IfIndex(2),
+            mac: station(2),
+        };
+        let bridge = Bridge {
+            uplink: port,
+            wired: port,
+            address: Ipv4Addr::new(10, 0, 0, 2),
+            prefix: 16,
+            gateway: None,
+        };
+        let (mut counters, mut frames) = (Counters::new(), Vec::new());
+        let mut turn = Turn {
+            now,
+            bridge,
+            counters: &mut counters,
+            frames: &mut frames,
+        };
+        act(questions, &mut turn);
+        frames.len()
+    }
+
+    #[test]
+    fn a8_questions_that_nobody_asked_are_paced_by_who_raised_them() {
+        let now = crate::engine::test_clock();
+        let mut questions = Questions::default();
+        let asked = ask(&mut questions, now, |questions, turn| {
+            for number in 0..400 {
+                questions.look_for(turn, key(Side::Wired, number), station(9));
+            }
+        });
+        assert_eq!(asked, MOST_UNASKED_OF_ONE as usize);
+        let asked = ask(&mut questions, now, |questions, turn| {
+            for number in 400..800 {
+                questions.look_for(turn, key(Side::Wired, number), station((number % 64) as u8));
+            }
+        });
+        assert_eq!(asked, (MOST_UNASKED - MOST_UNASKED_OF_ONE) as usize);
+    }
+
+    #[test]
+    fn a8_whoever_asks_comes_before_what_nobody_waits_for() {
+        let now = crate::engine::test_clock();
+        let mut questions = Questions::default();
+        let asked = ask(&mut questions, now, |questions, turn| {
+            for number in 0..400 {
+                questions.look_for(
+                    turn,
+                    key(Side::Uplink, number),
+                    station((number % 64) as u8),
+                );
+            }
+        });
+        assert_eq!(asked, MOST_ON_UPLINK);
+        // Each of many strangers gets as many in as a stranger may have, until all are somebody's.
+        let strangers = MOST_ON_UPLINK / MOST_OF_STRANGER;
+        let asked = ask(&mut questions, now, |questions, turn| {
+            for number in 0..2 * MOST_ON_UPLINK {
+                let asker = stranger((number % (2 * strangers)) as u8);
+                questions.ask(turn, key(Side::Uplink, 1000 + number as u16), asker, false);
+            }
+        });
+        assert_eq!(asked, MOST_ON_UPLINK);
+        assert!(questions.unasked.is_empty());
+        assert_eq!(questions.sizes().0, MOST_ON_UPLINK);
+    }
+
+    #[test]
+    fn a_question_that_somebody_joins_is_somebodys() {
+        let now = crate::engine::test_clock();
+        let mut questions = Questions::default();
+        ask(&mut questions, now, |questions, turn| {
+            questions.look_for(turn, key(Side::Wired, 1), station(9));
+            questions.ask(turn, key(Side::Wired, 1), stranger(8), false);
+        });
+        assert!(questions.unasked.is_empty());
+        assert_eq!(questions.close(key(Side::Wired, 1)).askers.len(), 1);
     }
 }

@@ -4,12 +4,12 @@
 //! router's kernel is sure of its neighbour for half a minute and more. So a glimpse of the traffic, now and then, is enough to
 //! ask the host; and a host that talks need not be asked.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use tracing::trace;
 
-use crate::addr::Side;
+use crate::addr::{MacAddr, Side};
 use crate::wire::{ethernet, ipv4};
 
 use super::host::{Place, State, Word};
@@ -37,18 +37,23 @@ impl Hosts {
         }
     }
 
-    /// Returns who is sent to through us, or sends through us from the wire, without being known there. Both ends may be sure of
-    /// us as their neighbour from the time before a restart, ask nobody for half a minute, and wait in vain.
-    pub(crate) fn strangers(&self, turn: &Turn<'_>, glimpses: &[Glimpse]) -> BTreeSet<Ipv4Addr> {
+    /// Returns who is sent to through us, or sends through us from the wire, without being known there, and the station that
+    /// sent. Both ends may be sure of us as their neighbour from the time before a restart, ask nobody for half a minute, and
+    /// wait in vain.
+    pub(crate) fn strangers(
+        &self,
+        turn: &Turn<'_>,
+        glimpses: &[Glimpse],
+    ) -> BTreeMap<Ipv4Addr, MacAddr> {
         let ends = glimpses.iter().filter_map(|glimpse| ends(turn, glimpse));
         let on_wire = ends.map(|(place, from, to)| match place.side {
-            Side::Uplink => to,
-            Side::Wired => from,
+            Side::Uplink => (to, place.mac),
+            Side::Wired => (from, place.mac),
         });
         on_wire
-            .filter(|&ip| turn.bridge.may_be_host(ip) && turn.bridge.gateway != Some(ip))
-            .filter(|&ip| self.find(ip).is_none_or(|host| !host.is_present()))
-            .filter(|&ip| !self.was_given_up(ip, turn.now))
+            .filter(|&(ip, _)| turn.bridge.may_be_host(ip) && turn.bridge.gateway != Some(ip))
+            .filter(|&(ip, _)| self.find(ip).is_none_or(|host| !host.is_present()))
+            .filter(|&(ip, _)| !self.was_given_up(ip, turn.now))
             .collect()
     }
 
