@@ -21,6 +21,7 @@ use super::DhcpSettings;
 use super::dhcp_admission::{Admission, Rank};
 use super::dhcp_crossing::{self as crossing, CLIENT_PORT, Crossing, Request, SERVER_PORT, Way};
 use super::dhcp_ladder::{Ladder, Network};
+use super::dhcp_renewals::Renewals;
 use super::dhcp_transactions::{Pending, Transactions, Unwelcome};
 use super::host::{Place, State};
 use super::hosts::Hosts;
@@ -41,6 +42,7 @@ pub(crate) struct DhcpRelay {
     pub(crate) port_taken: bool,
     pub(crate) ladder: Ladder,
     transactions: Transactions,
+    renewals: Renewals,
     admission: Admission,
     /// When a server gave our own address to a client that bore our hardware address.
     mistaken: Option<Instant>,
@@ -53,6 +55,7 @@ impl DhcpRelay {
             port_taken: false,
             ladder: Ladder::new(settings.mode),
             transactions: Transactions::default(),
+            renewals: Renewals::default(),
             admission: Admission::new(seed),
             mistaken: None,
             settings,
@@ -95,7 +98,7 @@ impl DhcpRelay {
             (Side::Uplink, CLIENT_PORT, Op::Reply) if self.is_ours(turn, &message) => {
                 self.handle_reply(turn, hosts, &message);
             }
-            (Side::Uplink, CLIENT_PORT, Op::Reply) => watch_reply(turn, hosts, to, &message),
+            (Side::Uplink, CLIENT_PORT, Op::Reply) => self.watch_reply(turn, hosts, to, &message),
             (Side::Wired, _, Op::Reply) => turn.count("dhcp-reply-on-wire"),
             (Side::Uplink, _, Op::Request) => turn.count("dhcp-request-on-uplink"),
             (Side::Wired, _, Op::Request) | (Side::Uplink, _, Op::Reply) => {
@@ -107,7 +110,7 @@ impl DhcpRelay {
     fn handle_request(
         &mut self,
         turn: &mut Turn<'_>,
-        hosts: &Hosts,
+        hosts: &mut Hosts,
         station: MacAddr,
         to: Ipv4Addr,
         message: &Dhcp<'_>,
@@ -115,7 +118,7 @@ impl DhcpRelay {
         let bridge = turn.bridge;
         if ![bridge.address, bridge.broadcast(), Ipv4Addr::BROADCAST].contains(&to) {
             turn.count("dhcp-routed");
-            return;
+            return self.watch_renewal(turn, hosts, station, message);
         }
         if let Some(reason) = self.refusal(turn, message) {
             turn.count(reason);
@@ -231,6 +234,55 @@ impl DhcpRelay {
         hand_over(turn, hosts, &crossing, message);
     }
 
+    /// Takes note of a renewal that is asked for past the relay: its acknowledgement is expected. A station speaks for itself
+    /// alone, and for the address that it has.
+    fn watch_renewal(
+        &mut self,
+        turn: &mut Turn<'_>,
+        hosts: &mut Hosts,
+        station: MacAddr,
+        message: &Dhcp<'_>,
+    ) {
+        let (side, address) = (Side::Wired, message.ciaddr());
+        let place = Place { mac: station, side };
+        let is_its_own = hosts.find(address).is_some_and(|host| host.place == place);
+        if message.message_type() == MessageType::Request
+            && message.client_mac() == Some(station)
+            && is_its_own
+        {
+            let key = (message.xid(), message.chaddr());
+            if let Some(lease_end) = self.renewals.ask(address, key, turn.now) {
+                turn.count("dhcp-renewal-seen");
+                hosts.renew(address, station, lease_end);
+            }
+        }
+    }
+
+    /// Takes note of a lease renewed past the relay (D7), if its client asked for that (D3).
+    fn watch_reply(
+        &mut self,
+        turn: &mut Turn<'_>,
+        hosts: &mut Hosts,
+        to: Ipv4Addr,
+        message: &Dhcp<'_>,
+    ) {
+        let (MessageType::Ack, Some(mac), Some(seconds)) = (
+            message.message_type(),
+            message.client_mac(),
+            message.lease_time(),
+        ) else {
+            return;
+        };
+        let key = (message.xid(), message.chaddr());
+        let lease_end = turn.now + lease(seconds);
+        if to == message.yiaddr() && self.renewals.acknowledge(to, key, lease_end, turn.now) {
+            turn.count("dhcp-renewal-seen");
+            hosts.renew(to, mac, lease_end);
+        } else {
+            turn.count("dhcp-renewal-unasked");
+        }
+    }
+
     /// Returns whether a server gave our own address to a client, lately.
     pub(crate) fn clone_is_mistaken(&self, now: Instant) -> bool {
         self.mistaken.is_some_and(|at| at + COMPLAIN > now)
@@ -239,6 +291,7 @@ impl DhcpRelay {
     /// Forgets all conversations, because the address they were held under is gone.
     pub(crate) fn clear(&mut self) {
         self.transactions.clear();
+        self.renewals.clear();
         self.ladder.clear();
     }
 
@@ -249,12 +302,14 @@ impl DhcpRelay {
     /// Forgets conversations that are over.
     pub(crate) fn handle_tick(&mut self, now: Instant) {
         self.transactions.handle_tick(now);
+        self.renewals.handle_tick(now);
         self.ladder.handle_tick(now);
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn size(&self) -> usize {
         assert!(self.ladder.is_bounded());
+        assert!(self.renewals.is_bounded());
         self.transactions.size()
     }
 }
@@ -366,19 +421,6 @@ fn watch_request(turn: &Turn<'_>, hosts: &mut Hosts, station: MacAddr, message: 
         | MessageType::Nak
         | MessageType::Inform
         | MessageType::Other => {}
-    }
-}
-
-/// Takes note of a lease renewed past the relay.
-fn watch_reply(turn: &mut Turn<'_>, hosts: &mut Hosts, to: Ipv4Addr, message: &Dhcp<'_>) {
-    if let (MessageType::Ack, Some(mac), Some(seconds)) = (
-        message.message_type(),
-        message.client_mac(),
-        message.lease_time(),
-    ) && to == message.yiaddr()
-    {
-        turn.count("dhcp-renewal-seen");
-        hosts.renew(to, mac, turn.now + lease(seconds));
     }
 }
 

@@ -57,6 +57,8 @@ mod dhcp_crossing;
 
 mod dhcp_transactions;
 
+mod dhcp_renewals;
+
 mod dhcp_admission;
 
 mod discovery;
