@@ -207,6 +207,13 @@ impl DhcpRelay {
 
     fn handle_reply(&mut self, turn: &mut Turn<'_>, hosts: &mut Hosts, message: &Dhcp<'_>) {
         let key = (message.xid(), message.chaddr());
+        let pending = self.transactions.find(&key, turn.now);
+        // What is refused here must not count as one of the few replies that are believed.
+        if let Some(way) = pending.map(|pending| pending.crossing.way)
+            && !self.fits(turn, way, message)
+        {
+            return;
+        }
         let crossing = match self.transactions.take(&key, message, turn.now) {
             Ok(crossing) => crossing,
             Err(reason) => {
@@ -218,20 +225,25 @@ impl DhcpRelay {
                 return;
             }
         };
-        if giaddr_of(crossing.way, turn) != message.giaddr() {
-            turn.count("dhcp-foreign-giaddr");
-            return;
-        }
-        if crossing.way == Way::Clone && message.yiaddr() == turn.bridge.address {
-            turn.count("dhcp-clone-mistaken");
-            self.mistaken = Some(turn.now);
-            return;
-        }
         let network = network(&turn.bridge, hosts);
         let server = message.server_identifier();
         self.ladder
             .take_answer(network, crossing.chaddr, crossing.way, server, turn.now);
         hand_over(turn, hosts, &crossing, message);
+    }
+
+    /// Returns whether a reply can be one to a request that crossed in a way.
+    fn fits(&mut self, turn: &mut Turn<'_>, way: Way, message: &Dhcp<'_>) -> bool {
+        if giaddr_of(way, turn) != message.giaddr() {
+            turn.count("dhcp-foreign-giaddr");
+            return false;
+        }
+        let mistaken = way == Way::Clone && message.yiaddr() == turn.bridge.address;
+        if mistaken {
+            turn.count("dhcp-clone-mistaken");
+            self.mistaken = Some(turn.now);
+        }
+        !mistaken
     }
 
     /// Takes note of a renewal that is asked for past the relay: its acknowledgement is expected. A station speaks for itself
