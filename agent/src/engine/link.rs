@@ -18,8 +18,8 @@ use std::net::Ipv4Addr;
 
 use crate::addr::{IfIndex, MacAddr, Side};
 
-use super::kernel_state::Mirror;
 use super::loop_guard::Segments;
+use super::mirror::Mirror;
 use super::{Address, BridgeState, Link};
 
 /// Longest prefix that leaves room for another host.

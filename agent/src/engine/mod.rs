@@ -67,6 +67,8 @@ mod radio;
 
 mod kernel_state;
 
+mod mirror;
+
 mod doctor;
 
 mod report;
@@ -94,9 +96,9 @@ use discovery::Discovery;
 use homecoming::Homecoming;
 use host::Place;
 use hosts::Hosts;
-use kernel_state::Mirror;
 use link::{Bridge, Interfaces};
 use loop_guard::{LoopGuard, Segments};
+use mirror::Mirror;
 use network::Network;
 use proxy_arp::ProxyArp;
 use radio::Radio;

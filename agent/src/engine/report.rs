@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::host::{Host, Source, State};
-use super::kernel_state::Mirror;
+use super::mirror::Mirror;
 use super::radio::RadioReport;
 use super::{BridgeState, DhcpMode, Engine, Problem, Way, dhcp_relay, doctor};
 use crate::addr::{IfIndex, Side};
