@@ -37,15 +37,19 @@ pub(crate) fn held_sysctls(uplink: IfIndex, wired: IfIndex) -> BTreeMap<Sysctl, 
         ("rp_filter", 2),
         ("proxy_arp", 0),
     ];
-    // An interface sends redirects if it or `all` says so; the other values are decided by the interface's own.
-    let all = Sysctl {
-        index: None,
-        setting: "send_redirects",
+    // What is said of `all` counts as well. Of arp_announce and rp_filter the larger value does, and there is none larger than
+    // these; an interface that forwards accepts redirects only if both say so, and its forwarding is its own. But one word of
+    // `all` is enough to send redirects, to answer ARP for others, and not to answer for an address of the interface's own. It
+    // is held at the kernel's default, which changes nothing for other interfaces where nobody changed it.
+    const ALL: [(&str, u8); 3] = [("send_redirects", 0), ("arp_ignore", 0), ("proxy_arp", 0)];
+    let hold = |index, settings: &[(&'static str, u8)]| {
+        let settings = settings.iter().copied();
+        let held = settings.map(|(setting, value)| (Sysctl { index, setting }, value));
+        held.collect::<BTreeMap<_, _>>()
     };
-    let mut held = BTreeMap::from([(all, 0)]);
-    for index in [Some(uplink), Some(wired)] {
-        held.extend(EACH.map(|(setting, value)| (Sysctl { index, setting }, value)));
-    }
+    let mut held = hold(None, &ALL);
+    held.extend(hold(Some(uplink), &EACH));
+    held.extend(hold(Some(wired), &EACH));
     held
 }
 
@@ -291,6 +295,8 @@ mod tests {
             lines += &format!("{index} {}={value}\n", sysctl.setting);
         }
         expect![[r#"
+            all arp_ignore=0
+            all proxy_arp=0
             all send_redirects=0
             2 accept_redirects=0
             2 arp_announce=2

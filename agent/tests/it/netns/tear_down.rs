@@ -1,7 +1,7 @@
 //! What the agent leaves behind: nothing, however it ends.
 
 use super::in_namespace;
-use super::rig::{PRINTER, ROUTER, eventually, ip, network_state};
+use super::rig::{BOX, PRINTER, ROUTER, eventually, ip, network_state, sysctls};
 
 /// What is in the run directory after a process that was told to end: the name that the next one locks.
 pub(super) const LEFT: [&str; 1] = ["lock"];
@@ -51,6 +51,31 @@ fn after_sigkill_the_next_agent_takes_over_and_gives_back_what_was_first() {
         assert_eq!(agent.terminate(), Some(0));
         assert_eq!(network_state(), before);
         assert_eq!(rig.run_files(), LEFT);
+    });
+}
+
+/// Whatever `all` says counts for every interface, beside what its own settings say.
+#[test]
+fn what_is_said_of_all_interfaces_does_not_count_while_bridging() {
+    in_namespace(|rig| {
+        rig.make_client_a_printer();
+        let all = ["proxy_arp", "send_redirects", "arp_ignore"]
+            .map(|setting| format!("/proc/sys/net/ipv4/conf/all/{setting}"));
+        for (path, value) in all.iter().zip(["1", "1", "8"]) {
+            std::fs::write(path, value).unwrap();
+        }
+        let before = network_state();
+        let agent = rig.start_bridging();
+        eventually("the router reaches the printer", || {
+            rig.router.pings(PRINTER)
+        });
+        eventually("the client reaches the box", || rig.client.pings(BOX));
+        let during = sysctls();
+        for path in &all {
+            assert_eq!(during[path].trim(), "0", "{path}");
+        }
+        assert_eq!(agent.terminate(), Some(0));
+        assert_eq!(network_state(), before);
     });
 }
 
