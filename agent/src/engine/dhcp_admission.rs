@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::addr::MacAddr;
 
 use super::mix::mix;
-use super::pace::Pace;
+use super::pace::{Exhausted, Pace};
 
 /// Most requests relayed in a second: each is a broadcast in the network, and makes a server work.
 const MOST_REQUESTS: u32 = 96;
@@ -50,6 +50,19 @@ impl Admission {
         Admission {
             pace: Pace::new(MOST_REQUESTS, MOST_OF_ONE_STATION),
             refused: Refused::new(seed),
+        }
+    }
+
+    /// Returns whether a station's request is refused whatever speaks for it, so that nobody need find out what does.
+    pub(crate) fn refuses(&mut self, station: MacAddr, now: Instant) -> bool {
+        match self.pace.exhausted(station, now) {
+            None => false,
+            Some(Exhausted::Own) => true,
+            Some(Exhausted::All) => {
+                // It may be new, and then its patience is to speak for it.
+                self.refused.note(station, now);
+                true
+            }
         }
     }
 
@@ -192,6 +205,27 @@ mod tests {
                 Some(Rank::Known)
             );
         }
+    }
+
+    #[test]
+    fn whoever_finds_the_second_used_up_is_remembered() {
+        let start = crate::engine::test_clock();
+        let mut admission = Admission::new(1);
+        assert!(!admission.refuses(PRINTER, start));
+        for number in 0..MOST_REQUESTS {
+            assert!(!admission.refuses(invented(number), start));
+            let admitted = admission.admit(invented(number), Rank::Known, start);
+            assert!(admitted.is_some());
+        }
+        assert!(admission.refuses(PRINTER, start));
+        let again = start + GENERATION;
+        assert!(!admission.refuses(PRINTER, again));
+        flood(&mut admission, again, 1, Rank::New);
+        let again = again + Duration::from_millis(999);
+        assert_eq!(
+            admission.admit(PRINTER, Rank::New, again),
+            Some(Rank::Returning)
+        );
     }
 
     #[test]

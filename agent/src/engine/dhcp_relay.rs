@@ -23,7 +23,7 @@ use super::dhcp_crossing::{self as crossing, CLIENT_PORT, Crossing, Request, SER
 use super::dhcp_ladder::{Ladder, Network};
 use super::dhcp_renewals::Renewals;
 use super::dhcp_transactions::{Pending, Transactions, Unwelcome};
-use super::host::{Place, State};
+use super::host::Place;
 use super::hosts::Hosts;
 use super::link::Bridge;
 use super::turn::Turn;
@@ -124,6 +124,10 @@ impl DhcpRelay {
             turn.count(reason);
             return;
         }
+        if self.admission.refuses(station, turn.now) {
+            turn.count("dhcp-request-capped");
+            return;
+        }
         let rank = self.rank(turn, hosts, station, message);
         let Some(rank) = self.admission.admit(station, rank, turn.now) else {
             turn.count("dhcp-request-capped");
@@ -184,12 +188,9 @@ impl DhcpRelay {
             mac: station,
             side: Side::Wired,
         };
-        // An offer is nothing that the station did.
-        let known = |state: &State| !matches!(state, State::Provisional { .. });
-        let mut found = hosts.iter().filter(|(_, host)| host.place == place);
         if message.client_mac() != Some(station) {
             Rank::ForOthers
-        } else if found.any(|(_, host)| known(&host.state)) {
+        } else if hosts.has_any_at(place) {
             Rank::Known
         } else if self.transactions.is_answered(station, turn.now) {
             Rank::Returning

@@ -31,6 +31,8 @@ pub(crate) type Key = (u32, Chaddr);
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
     table: BTreeMap<Key, Pending>,
+    due: BTreeSet<(Instant, Key)>,
+    of_station: BTreeSet<(MacAddr, Key)>,
 }
 
 /// What is still expected in a conversation.
@@ -75,7 +77,17 @@ impl Transactions {
         if self.table.len() >= MOST_TRANSACTIONS && !self.table.contains_key(&key) {
             self.make_room();
         }
+        self.remove(&key);
+        self.due.insert((pending.until, key));
+        self.of_station.insert((pending.station, key));
         self.table.insert(key, pending);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(pending) = self.table.remove(key) {
+            self.due.remove(&(pending.until, *key));
+            self.of_station.remove(&(pending.station, *key));
+        }
     }
 
     /// Returns how the request crossed that a reply answers.
@@ -85,10 +97,11 @@ impl Transactions {
 
     /// Returns whether a server answers the station: it is in the middle of something.
     pub(crate) fn is_answered(&self, station: MacAddr, now: Instant) -> bool {
-        let answered = |pending: &&Pending| {
-            pending.station == station && pending.replies > 0 && pending.until > now
-        };
-        self.table.values().any(|pending| answered(&pending))
+        let first = (station, (u32::MIN, [u8::MIN; 16]));
+        let last = (station, (u32::MAX, [u8::MAX; 16]));
+        let mut own = self.of_station.range(first..=last);
+        let is_answered = |pending: &Pending| pending.replies > 0;
+        own.any(|(_, key)| self.find(key, now).is_some_and(is_answered))
     }
 
     /// Takes a reply; what it says is the caller's matter.
@@ -125,26 +138,32 @@ impl Transactions {
         };
         let victim = self.table.iter().min_by_key(|(_, pending)| worth(pending));
         if let Some(key) = victim.map(|(key, _)| *key) {
-            self.table.remove(&key);
+            self.remove(&key);
         }
     }
 
     /// Forgets all, because the address they were held under is gone.
     pub(crate) fn clear(&mut self) {
-        self.table.clear();
+        *self = Transactions::default();
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.table.values().map(|pending| pending.until).min()
+        self.due.first().map(|(at, _)| *at)
     }
 
     /// Forgets what is over.
     pub(crate) fn handle_tick(&mut self, now: Instant) {
-        self.table.retain(|_, pending| pending.until > now);
+        while let Some(&(at, key)) = self.due.first()
+            && at <= now
+        {
+            self.remove(&key);
+        }
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn size(&self) -> usize {
+        assert_eq!(self.due.len(), self.table.len());
+        assert_eq!(self.of_station.len(), self.table.len());
         self.table.len()
     }
 }

@@ -114,6 +114,11 @@ impl Hosts {
         host.is_some_and(|host| host.worth() >= Worth::Proven)
     }
 
+    /// Returns whether any host is or was at a place; an offer is nothing that the station there did.
+    pub(crate) fn has_any_at(&self, place: Place) -> bool {
+        self.table.has_any_at(place)
+    }
+
     /// Takes a packet that the host itself sent from a place.
     pub(crate) fn learn(
         &mut self,

@@ -9,6 +9,15 @@ use crate::addr::MacAddr;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
+/// What of the second is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exhausted {
+    /// The station's own share.
+    Own,
+    /// Everybody's.
+    All,
+}
+
 /// The count of the second that runs.
 #[derive(Debug)]
 pub(crate) struct Pace {
@@ -34,6 +43,18 @@ impl Pace {
     /// Returns whether the station may have its way once more, and counts it if so.
     pub(crate) fn allows(&mut self, station: MacAddr, now: Instant) -> bool {
         self.allows_up_to(self.most, station, now)
+    }
+
+    /// Returns what is used up, so that the station is refused whatever its purpose.
+    pub(crate) fn exhausted(&self, station: MacAddr, now: Instant) -> Option<Exhausted> {
+        if self.since.is_none_or(|since| since + WINDOW <= now) {
+            return None;
+        }
+        let own = self.counts.get(&station);
+        if own.is_some_and(|own| *own >= self.most_of_one) {
+            return Some(Exhausted::Own);
+        }
+        (self.used >= self.most).then_some(Exhausted::All)
     }
 
     /// The same for a purpose that must leave the rest of the second to better ones.
@@ -82,5 +103,21 @@ mod tests {
         for (station, at, expected) in cases {
             assert_eq!(allowed(station, at), expected, "{station} at {at} ms");
         }
+    }
+
+    #[test]
+    fn what_is_exhausted_allows_nothing() {
+        let start = crate::engine::test_clock();
+        let mut pace = Pace::new(5, 2);
+        let station = |number| MacAddr(2, 0, 0, 0, 0, number);
+        let mut seen = Vec::new();
+        for number in [1, 1, 1, 2, 2, 3, 4] {
+            let exhausted = pace.exhausted(station(number), start);
+            assert_eq!(pace.allows(station(number), start), exhausted.is_none());
+            seen.push(exhausted);
+        }
+        let (own, all) = (Some(Exhausted::Own), Some(Exhausted::All));
+        assert_eq!(seen, [None, None, own, None, None, None, all]);
+        assert_eq!(pace.exhausted(station(1), start + WINDOW), None);
     }
 }

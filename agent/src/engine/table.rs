@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::addr::Side;
 
-use super::host::{Host, Place, Worth};
+use super::host::{Host, Place, State, Worth};
 
 /// Most hosts on one side: eight /24 full of them; a flood of invented ones costs no more than this many routes and checks.
 pub(crate) const MOST_PER_SIDE: usize = 2048;
@@ -22,9 +22,17 @@ pub(crate) struct Table {
     /// Each side's hosts in the order in which they make room.
     wired: BTreeSet<(Worth, Instant, Ipv4Addr)>,
     uplink: BTreeSet<(Worth, Instant, Ipv4Addr)>,
-    of_station: BTreeMap<Place, usize>,
+    of_station: BTreeMap<Place, Share>,
     /// Hosts that came, went or moved since this was last taken.
     moved: BTreeSet<Ipv4Addr>,
+}
+
+/// What of the table is one station's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Share {
+    hosts: usize,
+    /// Those of them that were merely offered an address.
+    provisional: usize,
 }
 
 impl Table {
@@ -57,7 +65,9 @@ impl Table {
         self.due.insert((host.deadline(), ip));
         let rank = rank(ip, &host);
         self.ranks(host.place.side).insert(rank);
-        *self.of_station.entry(host.place).or_default() += 1;
+        let share = self.of_station.entry(host.place).or_default();
+        share.hosts += 1;
+        share.provisional += usize::from(is_provisional(&host));
         if before.as_ref().and_then(where_present) != where_present(&host) {
             self.moved.insert(ip);
         }
@@ -76,9 +86,10 @@ impl Table {
         self.due.remove(&(host.deadline(), ip));
         let rank = rank(ip, host);
         self.ranks(host.place.side).remove(&rank);
-        if let Some(count) = self.of_station.get_mut(&host.place) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(share) = self.of_station.get_mut(&host.place) {
+            share.hosts -= 1;
+            share.provisional -= usize::from(is_provisional(host));
+            if share.hosts == 0 {
                 self.of_station.remove(&host.place);
             }
         }
@@ -122,7 +133,13 @@ impl Table {
     pub(crate) fn has_room_at(&self, place: Place) -> bool {
         self.of_station
             .get(&place)
-            .is_none_or(|count| *count < MOST_PER_STATION)
+            .is_none_or(|share| share.hosts < MOST_PER_STATION)
+    }
+
+    /// Returns whether the station has a host that did anything.
+    pub(crate) fn has_any_at(&self, place: Place) -> bool {
+        let share = self.of_station.get(&place);
+        share.is_some_and(|share| share.hosts > share.provisional)
     }
 
     /// Makes room for one more host of a side at the cost of whoever is missed least, up to `limit` and never of `kept`.
@@ -148,7 +165,47 @@ fn rank(ip: Ipv4Addr, host: &Host) -> (Worth, Instant, Ipv4Addr) {
     (host.worth(), host.evidence, ip)
 }
 
+fn is_provisional(host: &Host) -> bool {
+    matches!(host.state, State::Provisional { .. })
+}
+
 /// Returns the place that the kernel has to know of. Where a host proves itself, the gateway's entry may follow.
 fn where_present(host: &Host) -> Option<(Place, bool)> {
     host.is_present().then_some((host.place, host.proven))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::addr::MacAddr;
+    use crate::engine::host::Source;
+
+    use super::*;
+
+    const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 8);
+
+    #[test]
+    fn a_station_counts_for_what_it_did_and_not_for_offers() {
+        let now = crate::engine::test_clock();
+        let until = now + Duration::from_secs(60);
+        let place = Place {
+            mac: MacAddr(2, 0, 0, 0, 0, 7),
+            side: Side::Wired,
+        };
+        let host = |state| Host::new(place, Source::Dhcp, state, now);
+        let mut table = Table::default();
+        assert!(!table.has_any_at(place));
+        table.put(HOST, host(State::Provisional { until }));
+        assert!(!table.has_any_at(place));
+        table.update(HOST, |host| host.state = State::Verified { until });
+        assert!(table.has_any_at(place));
+        table.put(OTHER, host(State::Provisional { until }));
+        assert!(table.has_any_at(place));
+        table.remove(HOST);
+        assert!(!table.has_any_at(place));
+        table.remove(OTHER);
+        assert!(table.of_station.is_empty());
+    }
 }
