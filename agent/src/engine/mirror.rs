@@ -210,28 +210,38 @@ impl Mirror {
 
     /// Returns the changes to make, and takes them as made. What was refused lately waits, for as long as it is wanted.
     pub(crate) fn reconcile(&mut self, wanted: &Ours, now: Instant) -> Vec<Change> {
-        let mut changes = diff(wanted, &self.ours);
-        for retry in self.refused.values_mut() {
-            retry.waiting &= retry.at > now;
-        }
-        // A retry that succeeded is remembered for a while, so that a change refused again soon does not start over.
-        self.refused.retain(|change, retry| {
-            changes.contains(change) || (!retry.waiting && retry.at + LONGEST_RETRY > now)
-        });
-        changes.retain(|change| self.refused.get(change).is_none_or(|retry| !retry.waiting));
-        for change in &changes {
-            self.ours.apply(change);
-        }
-        changes
+        let changes = diff(wanted, &self.ours);
+        self.make(changes, |_| true, now)
     }
 
-    /// Returns the changes to make for these hosts alone, and takes them as made. To be called while nothing is refused.
+    /// Returns the changes to make for these hosts alone, and takes them as made.
     pub(crate) fn reconcile_hosts(
         &mut self,
         hosts: &BTreeSet<Ipv4Addr>,
         wanted: &Ours,
+        now: Instant,
     ) -> Vec<Change> {
         let changes = diff(wanted, &self.ours.part(hosts, &self.links));
+        let concerned = |change: &Change| host(change).is_some_and(|host| hosts.contains(&host));
+        self.make(changes, concerned, now)
+    }
+
+    /// Takes changes as made, but for those that wait. Whatever else was refused of what is concerned is not wanted any more.
+    fn make(
+        &mut self,
+        mut changes: Vec<Change>,
+        concerned: impl Fn(&Change) -> bool,
+        now: Instant,
+    ) -> Vec<Change> {
+        // A retry that succeeded is remembered for a while, so that a change refused again soon does not start over.
+        self.refused.retain(|change, retry| {
+            if !concerned(change) {
+                return true;
+            }
+            retry.waiting &= retry.at > now;
+            changes.contains(change) || (!retry.waiting && retry.at + LONGEST_RETRY > now)
+        });
+        changes.retain(|change| self.refused.get(change).is_none_or(|retry| !retry.waiting));
         for change in &changes {
             self.ours.apply(change);
         }
@@ -285,6 +295,22 @@ fn interface(change: &Change) -> Option<IfIndex> {
         | Change::SetNeighbour { index, .. }
         | Change::RemoveNeighbour { index, .. } => Some(index),
         Change::HoldSysctl { sysctl, .. } | Change::ReleaseSysctl { sysctl } => sysctl.index,
+    }
+}
+
+/// Returns the host that a change is about, if it is about the route to one or the neighbour.
+fn host(change: &Change) -> Option<Ipv4Addr> {
+    match *change {
+        Change::AddRoute { host, .. }
+        | Change::RemoveRoute { host, .. }
+        | Change::SetNeighbour { host, .. }
+        | Change::RemoveNeighbour { host, .. } => Some(host),
+        Change::SetUp(_)
+        | Change::SetDown(_)
+        | Change::AddAddress { .. }
+        | Change::RemoveAddress { .. }
+        | Change::HoldSysctl { .. }
+        | Change::ReleaseSysctl { .. } => None,
     }
 }
 
@@ -372,6 +398,36 @@ mod tests {
         assert_eq!(mirror.refused(), 1);
         assert_eq!(mirror.reconcile(&Ours::default(), now), []);
         assert_eq!((mirror.next_deadline(), mirror.refused()), (None, 0));
+    }
+
+    #[test]
+    fn what_is_refused_for_one_host_waits_while_others_are_served() {
+        let now = crate::engine::test_clock();
+        let other = Ipv4Addr::new(10, 0, 0, 8);
+        let with_routes = |hosts: &[Ipv4Addr]| {
+            let mut wanted = Ours::default();
+            let routes = hosts.iter().map(|host| ((WIRED, *host), Some(HOST)));
+            wanted.routes.extend(routes);
+            wanted
+        };
+        let (first, second) = (BTreeSet::from([HOST]), BTreeSet::from([other]));
+        let mut mirror = mirror();
+        let change = mirror.reconcile_hosts(&first, &with_routes(&[HOST]), now);
+        assert!(mirror.refuse(change[0].clone(), 12, now));
+        let changes = mirror.reconcile_hosts(&second, &with_routes(&[other]), now);
+        assert_eq!(changes.len(), 1);
+        let changes = mirror.reconcile_hosts(&first, &with_routes(&[HOST]), now);
+        assert_eq!((changes, mirror.refused()), (vec![], 1));
+        // Others that move when it is due leave it due.
+        let due = mirror.next_deadline().unwrap();
+        mirror.reconcile_hosts(&second, &with_routes(&[]), due);
+        assert_eq!(mirror.next_deadline(), Some(due));
+        let changes = mirror.reconcile_hosts(&first, &with_routes(&[HOST]), due);
+        assert_eq!((changes.len(), mirror.refused()), (1, 0));
+        // A host that goes while its change waits takes it along.
+        assert!(mirror.refuse(changes[0].clone(), 12, due));
+        let changes = mirror.reconcile_hosts(&first, &with_routes(&[]), due);
+        assert_eq!((changes, mirror.refused()), (vec![], 0));
     }
 
     #[test]

@@ -269,10 +269,10 @@ impl Engine {
         let mut moved = self.hosts.take_moved();
         moved.extend(touched);
         whole |= self.bridge.is_none() && !moved.is_empty();
-        if whole || resupervised || self.mirror.refused() > 0 {
+        if whole || resupervised {
             self.reconcile(now, actions);
         } else if !moved.is_empty() {
-            self.reconcile_hosts(&moved, actions);
+            self.reconcile_hosts(&moved, now, actions);
         }
         if !is_frame {
             self.review_radio(now, actions);

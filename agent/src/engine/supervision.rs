@@ -264,6 +264,7 @@ impl Engine {
     pub(super) fn reconcile_hosts(
         &mut self,
         hosts: &BTreeSet<Ipv4Addr>,
+        now: Instant,
         actions: &mut Vec<Action>,
     ) {
         let mut wanted = Ours::default();
@@ -274,7 +275,7 @@ impl Engine {
                 }
             }
         }
-        let changes = self.mirror.reconcile_hosts(hosts, &wanted);
+        let changes = self.mirror.reconcile_hosts(hosts, &wanted, now);
         actions.extend(changes.into_iter().map(Action::Apply));
     }
 }
