@@ -327,12 +327,13 @@ impl DhcpRelay {
     }
 }
 
-/// Returns how the network of the uplink is recognised.
+/// Returns how the network of the uplink is recognised. It is the same one while its gateway is silent.
 pub(crate) fn network(bridge: &Bridge, hosts: &Hosts) -> Network {
     let gateway = bridge.gateway.and_then(|gateway| hosts.find(gateway));
+    let gateway = gateway.map(|host| host.place.mac);
     Network {
         subnet: (bridge.network(), bridge.prefix),
-        gateway: gateway.map(|host| host.place.mac),
+        gateway: gateway.or(hosts.gateway().mac()),
     }
 }
 

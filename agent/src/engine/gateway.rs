@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use crate::addr::MacAddr;
+
+use super::host::Word;
+
 /// Between a sign of life and the next question: a third of what most kernels believe without asking.
 const INTERVAL: Duration = Duration::from_secs(20);
 /// Questions to the gateway alone, and then as many to everybody, before it counts as lost.
@@ -33,6 +37,8 @@ struct Watched {
     first_sent: Instant,
     /// When traffic was last seen to come from it.
     glimpsed: Option<Instant>,
+    /// Where it last spoke.
+    mac: Option<MacAddr>,
 }
 
 /// What the watch wants done.
@@ -56,12 +62,13 @@ impl GatewayWatch {
                 sent: 0,
                 first_sent: now,
                 glimpsed: None,
+                mac: None,
             });
         }
     }
 
-    /// Takes note of a sign of life; an answer puts the next question off.
-    pub(crate) fn heard(&mut self, ip: Ipv4Addr, answered: bool, now: Instant) {
+    /// Takes note of a sign of life of a host; an answer of the gateway puts the next question off.
+    pub(crate) fn heard(&mut self, ip: Ipv4Addr, mac: MacAddr, word: Word, now: Instant) {
         let Some(watched) = self
             .watched
             .as_mut()
@@ -72,12 +79,20 @@ impl GatewayWatch {
         if watched.is_lost() {
             info!("the gateway answers again");
         }
-        if answered {
-            watched.next = now + INTERVAL;
-        } else if watched.sent > 0 {
-            watched.next = watched.next.min(now + ALONE_WAIT);
+        match word {
+            Word::Answered => watched.next = now + INTERVAL,
+            Word::Spoke if watched.sent > 0 => {
+                watched.next = watched.next.min(now + ALONE_WAIT);
+            }
+            Word::Spoke => {}
         }
         watched.sent = 0;
+        watched.mac = Some(mac);
+    }
+
+    /// Returns the hardware address at which the gateway last spoke since it is watched, however silent it is.
+    pub(crate) fn mac(&self) -> Option<MacAddr> {
+        self.watched?.mac
     }
 
     /// Takes note that a packet came from the gateway: it is alive, whatever it does not answer.
@@ -155,6 +170,7 @@ mod tests {
     use super::*;
 
     const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const ROUTER: MacAddr = MacAddr(2, 0, 0, 0, 0, 1);
 
     #[test]
     fn a10_the_gateway_is_asked_all_the_time_and_its_silence_is_known() {
@@ -162,7 +178,8 @@ mod tests {
         let mut watch = GatewayWatch::default();
         watch.follow(Some(GATEWAY), start);
         assert_eq!(watch.handle_tick(start), Some(Asking::Alone(GATEWAY)));
-        watch.heard(GATEWAY, true, start);
+        assert_eq!(watch.mac(), None);
+        watch.heard(GATEWAY, ROUTER, Word::Answered, start);
         assert_eq!(watch.next_deadline(), Some(start + INTERVAL));
         let mut times = Vec::new();
         for _ in 0..12 {
@@ -194,9 +211,10 @@ mod tests {
             ]
         );
         assert_eq!(watch.silent_since(), Some(start + INTERVAL));
-        watch.heard(GATEWAY, true, start + 3 * INTERVAL);
+        assert_eq!(watch.mac(), Some(ROUTER));
+        watch.heard(GATEWAY, ROUTER, Word::Answered, start + 3 * INTERVAL);
         assert_eq!(watch.silent_since(), None);
         watch.follow(None, start);
-        assert_eq!(watch.next_deadline(), None);
+        assert_eq!((watch.next_deadline(), watch.mac()), (None, None));
     }
 }

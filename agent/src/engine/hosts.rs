@@ -138,7 +138,7 @@ impl Hosts {
         if host.place != place {
             return self.claim(turn, ip, place, word);
         }
-        self.gateway.heard(ip, word == Word::Answered, now);
+        self.gateway.heard(ip, place.mac, word, now);
         if let State::Challenged { by, .. } = host.state {
             self.hold(turn, ip, by);
         }
@@ -159,7 +159,7 @@ impl Hosts {
         let mut host = Host::new(place, Source::Arp, State::Verified { until }, now);
         host.proven = word == Word::Answered;
         let learned = self.insert(turn, ip, host);
-        self.gateway.heard(ip, word == Word::Answered, now);
+        self.gateway.heard(ip, place.mac, word, now);
         learned
     }
 
