@@ -11,7 +11,7 @@ use tracing::debug;
 use crate::addr::{MacAddr, Side};
 
 use super::gateway::Asking;
-use super::host::{Check, Host, Place, Source, State, Word};
+use super::host::{Check, Host, Place, State, Word};
 use super::hosts::{FRESH, Hosts, SPREAD, may_live};
 use super::turn::Turn;
 
@@ -182,10 +182,7 @@ impl Hosts {
             let now = turn.now;
             self.table.update(ip, |host| {
                 host.state = State::Checking(Check::new(now));
-                // Who outlived its lease is a host like any that nobody vouches for.
-                if host.lease_end.take_if(|end| *end <= now).is_some() {
-                    host.source = Source::Arp;
-                }
+                host.outlive_lease(now);
             });
         } else {
             self.table.remove(ip);

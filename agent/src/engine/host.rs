@@ -163,12 +163,12 @@ impl Host {
     }
 
     pub(crate) fn worth(&self) -> Worth {
-        match (self.is_present(), self.source) {
-            (true, Source::Dhcp) => Worth::Leased,
-            (true, Source::Arp) if self.proven => Worth::Proven,
-            (true, Source::Arp) => Worth::Unproven,
-            (false, _) if self.lease_end.is_some() => Worth::AbsentWithLease,
-            (false, _) => Worth::Absent,
+        match (self.is_present(), self.lease_end.is_some()) {
+            (true, true) => Worth::Leased,
+            (true, false) if self.proven => Worth::Proven,
+            (true, false) => Worth::Unproven,
+            (false, true) => Worth::AbsentWithLease,
+            (false, false) => Worth::Absent,
         }
     }
 
@@ -203,12 +203,20 @@ impl Host {
         };
         self.proven |= was_asked || word == Word::Answered;
         self.evidence = now;
+        self.outlive_lease(now);
         // Who spoke before it was asked may be doubted again at once: that it talks is what is expected of it.
         if self.doubt.take_if(|check| check.sent == 0).is_some() {
             self.doubt_from = now;
         }
         self.doubt = None;
         self.state = State::Verified { until };
+    }
+
+    /// Takes the lease away once it is over: who outlives it is a host like any that nobody vouches for.
+    pub(crate) fn outlive_lease(&mut self, now: Instant) {
+        if self.lease_end.take_if(|end| *end <= now).is_some() {
+            self.source = Source::Arp;
+        }
     }
 
     /// Keeps the host in mind for as long as the address is likely to be its own: until its lease ends, or for a while.
