@@ -81,6 +81,7 @@ impl Hosts {
     /// Does what is due and returns the hosts that were found at another place.
     pub(crate) fn handle_tick(&mut self, turn: &mut Turn<'_>) -> Vec<(Ipv4Addr, Side)> {
         self.watch_tick(turn);
+        self.remind_due(turn);
         let mut moved = Vec::new();
         for ip in self.table.due(turn.now) {
             let before = self.table.find(ip).map(|host| host.place.side);
@@ -171,7 +172,9 @@ impl Hosts {
                     self.weigh(turn, ip, &host, (check, by, answered));
                 }
                 State::Remembered { until, .. } if until <= turn.now => self.table.remove(ip),
-                State::Remembered { until, check } => self.remind(turn, ip, &host, (until, check)),
+                State::Remembered { until, check } => {
+                    self.recall_on(turn, ip, &host, (until, check))
+                }
             }
         }
     }
@@ -229,12 +232,14 @@ impl Hosts {
         match side {
             Side::Wired => {
                 self.table.update(ip, |host| host.remember(turn.now));
+                self.remind_later(turn, ip);
             }
             Side::Uplink => self.table.remove(ip),
         }
     }
 
-    fn remind(
+    /// Asks a remembered host on, first alone and then everybody; whose lease lasts may be asked again later.
+    fn recall_on(
         &mut self,
         turn: &mut Turn<'_>,
         ip: Ipv4Addr,
@@ -250,8 +255,35 @@ impl Hosts {
                     .update(ip, |host| host.state = State::Remembered { until, check });
             }
             Some(_) | None => {
-                self.table.update(ip, |host| host.remind_later(turn.now));
+                let check = None;
+                self.table
+                    .update(ip, |host| host.state = State::Remembered { until, check });
+                self.remind_later(turn, ip);
             }
+        }
+    }
+
+    /// Has a silent host be asked again, if its lease says that it may come back.
+    fn remind_later(&mut self, turn: &Turn<'_>, ip: Ipv4Addr) {
+        let host = self.table.find(ip);
+        if host.is_some_and(|host| host.lease_end.is_some()) {
+            self.reminders.wait(ip, turn.now);
+        }
+    }
+
+    /// Begins to ask the silent host whose turn it is.
+    fn remind_due(&mut self, turn: &mut Turn<'_>) {
+        while let Some(ip) = self.reminders.next(turn.now) {
+            // Who came back meanwhile, or is being asked because the cable did, costs no turn.
+            let Some(State::Remembered { until, check: None }) =
+                self.table.find(ip).map(|host| host.state)
+            else {
+                continue;
+            };
+            self.reminders.asked(turn.now);
+            let check = Some(Check::new(turn.now));
+            self.table
+                .update(ip, |host| host.state = State::Remembered { until, check });
         }
     }
 

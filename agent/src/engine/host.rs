@@ -20,8 +20,6 @@ use crate::addr::{MacAddr, Side};
 
 /// How long a silent wired host without a lease is remembered.
 const REMEMBER: Duration = Duration::from_secs(600);
-/// Between requests to a silent host that has a lease: it may sleep, and the address is nobody else's until the lease ends.
-const REMIND_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How a host was learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,18 +222,9 @@ impl Host {
         let until = self
             .lease_end
             .map_or(now + REMEMBER, |lease_end| lease_end.max(now));
-        let check = self.lease_end.map(|_| Check::new(now + REMIND_INTERVAL));
-        self.state = State::Remembered { until, check };
+        self.state = State::Remembered { until, check: None };
         self.announcements = None;
         self.doubt = None;
-    }
-
-    /// Asks a remembered host again later, if its lease says that it may come back.
-    pub(crate) fn remind_later(&mut self, now: Instant) {
-        let again = self.lease_end.map(|_| Check::new(now + REMIND_INTERVAL));
-        if let State::Remembered { check, .. } = &mut self.state {
-            *check = again;
-        }
     }
 }
 

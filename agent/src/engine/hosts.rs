@@ -16,6 +16,7 @@ use super::gateway::GatewayWatch;
 use super::host::{Check, Host, Place, Source, State, Word, Worth};
 use super::mix::next;
 use super::pace::Pace;
+use super::reminders::Reminders;
 use super::table::Table;
 use super::turn::Turn;
 
@@ -64,6 +65,7 @@ pub(crate) enum Learned {
 pub(crate) struct Hosts {
     pub(super) table: Table,
     pub(super) gateway: GatewayWatch,
+    pub(super) reminders: Reminders,
     random: u64,
     newcomers: Pace,
     pub(super) doubts: Pace,
@@ -78,6 +80,7 @@ impl Hosts {
         Hosts {
             table: Table::default(),
             gateway: GatewayWatch::default(),
+            reminders: Reminders::default(),
             random: seed,
             newcomers: Pace::new(MOST_NEWCOMERS, MOST_NEWCOMERS_OF_ONE),
             doubts: Pace::new(MOST_DOUBTS, MOST_DOUBTS_OF_ONE),
@@ -281,6 +284,7 @@ impl Hosts {
     /// Keeps what can be found again when the bridge is interrupted: the hosts on the wire.
     pub(crate) fn interrupt(&mut self, now: Instant) {
         self.gateway.follow(None, now);
+        self.reminders.clear();
         self.table.retain(|_, host| {
             host.place.side == Side::Wired && !matches!(host.state, State::Provisional { .. })
         });
@@ -342,7 +346,11 @@ impl Hosts {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = [self.table.next_deadline(), self.gateway.next_deadline()];
+        let deadlines = [
+            self.table.next_deadline(),
+            self.gateway.next_deadline(),
+            self.reminders.next_deadline(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 

@@ -33,6 +33,8 @@ mod hosts;
 
 mod ageing;
 
+mod reminders;
+
 mod bearings;
 
 mod moves;
