@@ -50,6 +50,7 @@ pub(crate) fn problems(engine: &Engine, now: Instant) -> Vec<Problem> {
     problems.extend(duplicate_addresses(engine, now));
     problems.extend(own_address(engine, now));
     problems.extend(silent_gateway(engine, now));
+    problems.extend(isolation(engine, now));
     problems.extend(gateway_on_wire(engine, now));
     problems.extend(reflector(engine, now));
     problems
@@ -198,6 +199,18 @@ fn silent_gateway(engine: &Engine, now: Instant) -> Option<Problem> {
         format!("the gateway does not answer for {seconds} s"),
         "check that the router is on and in reach",
     ))
+}
+
+fn isolation(engine: &Engine, now: Instant) -> Option<Problem> {
+    let gateway = engine.bridge?.gateway?;
+    let mac = engine.hosts.gateway().mac()?;
+    let answers = engine.gateway_silent_since().is_none();
+    (answers && engine.isolation.is_suspected((gateway, mac), now)).then(|| {
+        Problem::new(
+            "no station of the network but the gateway answers",
+            "if others are on, the access point may isolate its clients: switch client (AP) isolation off",
+        )
+    })
 }
 
 fn own_address(engine: &Engine, now: Instant) -> Option<Problem> {

@@ -71,6 +71,8 @@ mod kernel_state;
 
 mod mirror;
 
+mod isolation;
+
 mod doctor;
 
 mod report;
@@ -98,6 +100,7 @@ use discovery::Discovery;
 use homecoming::Homecoming;
 use host::Place;
 use hosts::Hosts;
+use isolation::Isolation;
 use link::{Bridge, Interfaces};
 use loop_guard::{LoopGuard, Segments};
 use mirror::Mirror;
@@ -149,6 +152,7 @@ pub struct Engine {
     dhcp_relay: DhcpRelay,
     radio: Radio,
     discovery: Discovery,
+    isolation: Isolation,
     counters: Counters,
     finished: bool,
 }
@@ -175,6 +179,7 @@ impl Engine {
             dhcp_relay: DhcpRelay::new(settings.dhcp.clone(), seed),
             radio: Radio::default(),
             discovery: Discovery::new(&settings.discovery),
+            isolation: Isolation::default(),
             counters: Counters::new(),
             finished: false,
             settings,
@@ -260,6 +265,7 @@ impl Engine {
         let bounced = is_tick && self.bounce.handle_tick(now);
         self.note_gateway(now);
         let elsewhere = self.review_network(now);
+        self.isolation.follow(self.network.number);
         if elsewhere {
             // What was to be said concerned hosts that are nobody's here.
             frames.clear();
@@ -373,6 +379,9 @@ impl Engine {
             self.count("frame-own");
             return;
         }
+        if side == Side::Uplink {
+            self.isolation.hear(frame.source);
+        }
         let group = frame.destination.octets()[0] & 1 != 0;
         if !group && frame.destination != bridge.port(side).mac {
             self.count("frame-not-for-us");
@@ -419,6 +428,9 @@ impl Engine {
                 frames,
             };
             self.hosts.handle_traffic(&mut turn, glimpses);
+            for station in traffic::stations_of_uplink(&turn, glimpses) {
+                self.isolation.hear(station);
+            }
             for (ip, station) in self.hosts.strangers(&turn, glimpses) {
                 self.proxy_arp.look_for(&mut turn, Side::Wired, ip, station);
             }
@@ -485,7 +497,9 @@ impl Engine {
             self.proxy_arp
                 .answer_verified(&mut turn, &self.hosts, ip, side);
         }
-        self.proxy_arp.handle_tick(&mut turn);
+        for ip in self.proxy_arp.handle_tick(&mut turn) {
+            self.isolation.miss(ip, now);
+        }
         self.homecoming.handle_tick(&mut turn, &self.hosts);
     }
 }

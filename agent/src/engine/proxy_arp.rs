@@ -298,9 +298,9 @@ impl ProxyArp {
         self.questions.next_deadline()
     }
 
-    /// Asks again, and gives up on those who stay silent.
-    pub(crate) fn handle_tick(&mut self, turn: &mut Turn<'_>) {
-        self.questions.handle_tick(turn);
+    /// Asks again, and gives up on those who stay silent. Returns those of the uplink that a host on the wire wanted.
+    pub(crate) fn handle_tick(&mut self, turn: &mut Turn<'_>) -> Vec<Ipv4Addr> {
+        self.questions.handle_tick(turn)
     }
 
     #[cfg(any(test, feature = "fuzzing"))]

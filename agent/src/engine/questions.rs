@@ -297,9 +297,10 @@ impl Questions {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Asks again, and gives up on those who stay silent.
-    pub(crate) fn handle_tick(&mut self, turn: &mut Turn<'_>) {
+    /// Asks again, and gives up on those who stay silent. Returns those of the uplink that somebody on the wire asked for.
+    pub(crate) fn handle_tick(&mut self, turn: &mut Turn<'_>) -> Vec<Ipv4Addr> {
         let now = turn.now;
+        let mut missed = Vec::new();
         while let Some(&(at, key)) = self.due.first()
             && at <= now
         {
@@ -311,9 +312,12 @@ impl Questions {
                 }
                 question => {
                     let often = question.is_some_and(|question| question.sent == WAITS.len());
-                    self.close(key);
+                    let waiting = self.close(key);
                     if key.kind == Kind::Ask {
                         turn.count("arp-unanswered");
+                        if key.side == Side::Uplink && !waiting.askers.is_empty() {
+                            missed.push(key.target);
+                        }
                     }
                     // Who was asked only once may have missed it.
                     if key.kind == Kind::Ask && often {
@@ -322,6 +326,7 @@ impl Questions {
                 }
             }
         }
+        missed
     }
 
     #[cfg(any(test, feature = "fuzzing"))]

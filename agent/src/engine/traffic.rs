@@ -81,6 +81,16 @@ impl Hosts {
     }
 }
 
+/// Returns the stations of the uplink that sent something through us.
+pub(crate) fn stations_of_uplink(
+    turn: &Turn<'_>,
+    glimpses: &[Glimpse],
+) -> impl Iterator<Item = MacAddr> {
+    let places = glimpses.iter().filter_map(|glimpse| ends(turn, glimpse));
+    let of_uplink = places.filter(|(place, _, _)| place.side == Side::Uplink);
+    of_uplink.map(|(place, _, _)| place.mac)
+}
+
 /// Returns the sender's place and the two addresses of a packet between two hosts of the network, neither being us.
 fn ends(turn: &Turn<'_>, glimpse: &Glimpse) -> Option<(Place, Ipv4Addr, Ipv4Addr)> {
     let frame = ethernet::decode(&glimpse.headers).ok()?;
