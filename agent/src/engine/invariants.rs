@@ -302,6 +302,121 @@ fn a8_a_flood_of_questions_fills_no_table() {
     assert!(model.engine.counters["arp-capped"] > 0);
 }
 
+/// Everything at once, four hundred times a second each: a station and invented ones sweep a /16 from either side, and a tool
+/// asks for all the addresses that a DHCP server has.
+fn lay_siege(model: &mut Model, moment: u32) {
+    for number in 10 * moment..10 * moment + 10 {
+        let [_, a, b, c] = number.to_be_bytes();
+        let target = Ipv4Addr::new(10, 0, 128 + b % 64, c);
+        for (side, first) in [(Side::Uplink, 4), (Side::Wired, 6)] {
+            for (sha, spa) in [
+                (station(100 + first), Ipv4Addr::new(10, 0, 3, first)),
+                (
+                    MacAddr(first, 1, 0, a, b, c),
+                    Ipv4Addr::new(10, 0, 64 + 8 * first + b % 8, c),
+                ),
+            ] {
+                let arp = Arp {
+                    operation: Operation::Request,
+                    sha,
+                    spa,
+                    tha: MacAddr::zero(),
+                    tpa: target,
+                };
+                model.hear(side, &arp::encode(&arp, MacAddr::broadcast()));
+            }
+        }
+        let invented = MacAddr(6, 2, 0, a, b, c);
+        let discover = dhcp_frame(invented, 1, 1, target, false);
+        model.hear(Side::Wired, &discover);
+        model.now += Duration::from_micros(2500);
+    }
+    model.tell(Told::Pass(Duration::ZERO));
+}
+
+/// Tells a step, and returns whether a frame leaves on a side that `wanted` describes.
+fn leads_to(model: &mut Model, told: Told, side: Side, wanted: impl Fn(&[u8]) -> bool) -> bool {
+    let Told::Frame(from, bytes) = told else {
+        panic!("no frame: {told:?}");
+    };
+    let actions = model.hear(from, &bytes);
+    actions.iter().any(
+        |action| matches!(action, Action::Send { side: to, frame } if *to == side && wanted(frame)),
+    )
+}
+
+/// Returns what tells whether a frame is an ARP packet of a kind about an address.
+fn about(operation: Operation, address: Ipv4Addr) -> impl Fn(&[u8]) -> bool {
+    move |frame| {
+        let frame = ethernet::decode(frame).unwrap();
+        arp::decode(&frame).is_ok_and(|arp| {
+            let subject = match operation {
+                Operation::Request => arp.tpa,
+                Operation::Reply => arp.spa,
+            };
+            (arp.operation, subject) == (operation, address)
+        })
+    }
+}
+
+/// Whoever is known is answered and relayed at once; and whom they want is asked for at once, and they hear of it with the
+/// answer.
+#[test]
+fn a8_the_good_are_answered_whatever_is_swept() {
+    let mut model = Model::new(Settings::new("wlan0", "eth0"));
+    model.dump(usual(16));
+    let (printer, phone) = (7, 9);
+    let address = |number| Ipv4Addr::new(10, 0, 0, number);
+    let router = address(1);
+    for told in [
+        question(Side::Uplink, phone, address(printer)),
+        reply(Side::Wired, printer, address(printer)),
+        // Whoever only spoke is asked, once it is wanted and did not speak for a while.
+        Told::Pass(Duration::from_secs(2)),
+        question(Side::Wired, printer, address(phone)),
+        Told::Pass(Duration::from_millis(200)),
+        reply(Side::Uplink, phone, address(phone)),
+        reply(Side::Uplink, 1, router),
+    ] {
+        model.tell(told);
+    }
+    for moment in 0..400 {
+        lay_siege(&mut model, moment);
+        if moment % 20 != 19 {
+            continue;
+        }
+        let at = format!("after {} ms", 25 * (moment + 1));
+        model.tell(reply(Side::Uplink, 1, router));
+        for (side, asker, target) in [
+            (Side::Wired, printer, router),
+            (Side::Uplink, phone, address(printer)),
+        ] {
+            let answer = about(Operation::Reply, target);
+            let asks = question(side, asker, target);
+            assert!(leads_to(&mut model, asks, side, answer), "{side} {at}");
+        }
+        for (side, asker) in [(Side::Wired, printer), (Side::Uplink, phone)] {
+            let [.., number] = moment.to_be_bytes();
+            let other = Ipv4Addr::new(10, 0, if side == Side::Wired { 1 } else { 2 }, number);
+            let asked = about(Operation::Request, other);
+            let asks = question(side, asker, other);
+            let beyond = side.other();
+            assert!(leads_to(&mut model, asks, beyond, asked), "{other} {at}");
+            let answer = about(Operation::Reply, other);
+            let answers = reply(beyond, 20 + number % 8, other);
+            assert!(leads_to(&mut model, answers, side, answer), "{other} {at}");
+        }
+        let renewal = dhcp_frame(station(printer), 3, 7, address(printer), false);
+        let relayed =
+            |frame: &[u8]| ethernet::decode(frame).unwrap().ether_type == ethernet::TYPE_IPV4;
+        let renews = Told::Frame(Side::Wired, renewal);
+        assert!(leads_to(&mut model, renews, Side::Uplink, relayed), "{at}");
+    }
+    for name in ["arp-capped", "dhcp-request-capped", "host-newcomer-capped"] {
+        assert!(model.engine.counters[name] > 100, "{name}");
+    }
+}
+
 #[test]
 fn a8_a_station_that_sends_to_nobody_leaves_room_for_those_who_ask() {
     let mut model = Model::new(Settings::new("wlan0", "eth0"));
