@@ -69,13 +69,7 @@ impl Hosts {
 
     /// Returns whether a question of ours to the host is open.
     pub(crate) fn expects(&self, ip: Ipv4Addr) -> bool {
-        let asked = |host: &Host| match host.state {
-            State::Verified { .. } => host.doubt.is_some_and(|check| check.sent > 0),
-            State::Checking(_) | State::Sought(_) | State::Challenged { .. } => true,
-            State::Remembered { check, .. } => check.is_some_and(|check| check.sent > 0),
-            State::Provisional { .. } => false,
-        };
-        self.gateway.expects(ip) || self.table.find(ip).is_some_and(asked)
+        self.gateway.expects(ip) || self.table.find(ip).is_some_and(Host::is_asked)
     }
 
     /// Does what is due and returns the hosts that were found at another place.

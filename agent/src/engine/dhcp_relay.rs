@@ -388,14 +388,22 @@ fn take_reply(turn: &mut Turn<'_>, hosts: &mut Hosts, message: &Dhcp<'_>) -> boo
     let Some(mac) = message.client_mac().filter(|_| !address.is_unspecified()) else {
         return true;
     };
-    match (message.message_type(), message.lease_time()) {
-        (MessageType::Offer, _) => {
+    match message.message_type() {
+        MessageType::Offer => {
             hosts.offer(turn, address, mac);
             true
         }
-        (MessageType::Ack, Some(seconds)) => hosts.lease(turn, address, mac, lease(seconds)),
-        // An acknowledgement without a lease answers an INFORM; nothing else says where a client is.
-        (_, _) => true,
+        // Without a lease, it answers an INFORM.
+        MessageType::Ack => message
+            .lease_time()
+            .is_none_or(|seconds| hosts.lease(turn, address, mac, lease(seconds))),
+        MessageType::Discover
+        | MessageType::Request
+        | MessageType::Decline
+        | MessageType::Nak
+        | MessageType::Release
+        | MessageType::Inform
+        | MessageType::Other => true,
     }
 }
 

@@ -101,7 +101,7 @@ pub(crate) struct Host {
     pub(crate) state: State,
     /// When it last showed that it is alive.
     pub(crate) evidence: Instant,
-    /// It answered a question, or was given a lease: more than a packet that anybody can send in any name.
+    /// It answered a question, which is more than a packet that anybody can send in any name.
     pub(crate) proven: bool,
     pub(crate) lease_end: Option<Instant>,
     /// When somebody on the other side last asked for it.
@@ -189,17 +189,22 @@ impl Host {
         }
     }
 
+    /// Returns whether a question of ours to the host is open.
+    pub(crate) fn is_asked(&self) -> bool {
+        let check = match self.state {
+            State::Verified { .. } => self.doubt,
+            State::Checking(check) | State::Sought(check) | State::Challenged { check, .. } => {
+                Some(check)
+            }
+            State::Remembered { check, .. } => check,
+            State::Provisional { .. } => None,
+        };
+        check.is_some_and(|check| check.sent > 0)
+    }
+
     /// Takes note that the host is where it was thought to be.
     pub(crate) fn confirm(&mut self, word: Word, until: Instant, now: Instant) {
-        let was_asked = match self.state {
-            State::Verified { .. } => self.doubt.is_some_and(|check| check.sent > 0),
-            State::Checking(check) | State::Sought(check) | State::Challenged { check, .. } => {
-                check.sent > 0
-            }
-            State::Remembered { check, .. } => check.is_some_and(|check| check.sent > 0),
-            State::Provisional { .. } => false,
-        };
-        self.proven |= was_asked || word == Word::Answered;
+        self.proven |= self.is_asked() || word == Word::Answered;
         self.evidence = now;
         self.outlive_lease(now);
         // Who spoke before it was asked may be doubted again at once: that it talks is what is expected of it.

@@ -122,10 +122,12 @@ impl Ours {
     /// Adds what a host needs: on the wire a route, for which the neighbour is known; and for the gateway (A10) that no packet
     /// moves it, once it answered.
     pub(crate) fn want_host(&mut self, bridge: &Bridge, ip: Ipv4Addr, host: &Host) {
+        if !host.is_present() {
+            return;
+        }
         let Place { mac, side } = host.place;
         let index = bridge.port(side).index;
         match side {
-            _ if !host.is_present() => {}
             Side::Wired => {
                 self.routes.insert((index, ip), Some(bridge.address));
                 self.neighbours.insert((index, ip), mac);

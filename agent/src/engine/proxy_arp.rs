@@ -15,7 +15,7 @@ use crate::wire::arp::{Arp, Operation};
 use super::host::{Place, Word};
 use super::hosts::{Hosts, Learned};
 use super::pace::Pace;
-use super::questions::{Asker, Key, Kind, Questions};
+use super::questions::{Asker, Key, Kind, Manner, Questions};
 use super::turn::Turn;
 
 /// Most answers in a second to strangers, and to one. A flood comes in the names of strangers, and what it gets back is no more
@@ -100,9 +100,10 @@ impl ProxyArp {
             ip: arp.spa,
             known: hosts.knows(arp.spa, place),
         };
-        let announcement = arp.spa == arp.tpa;
+        if arp.spa == arp.tpa {
+            return self.pass_on(turn, hosts, arp.spa, place);
+        }
         match arp.operation {
-            _ if announcement => self.pass_on(turn, hosts, arp.spa, place),
             Operation::Request if arp.spa.is_unspecified() => {
                 self.pass_on_probe(turn, asker, side, arp.tpa)
             }
@@ -167,8 +168,11 @@ impl ProxyArp {
                 target,
                 kind,
             };
-            let known = hosts.find(target).is_some();
-            self.questions.ask(turn, key, asker, known);
+            let manner = match hosts.find(target) {
+                Some(_) => Manner::Eager,
+                None => Manner::AsAsked,
+            };
+            self.questions.ask(turn, key, asker, manner);
         }
     }
 
@@ -184,7 +188,7 @@ impl ProxyArp {
             target,
             kind: Kind::Probe,
         };
-        self.questions.ask(turn, key, from, false);
+        self.questions.ask(turn, key, from, Manner::AsAsked);
     }
 
     /// Asks for a host on a side because of what a station sent, in the host's name or to it; nobody waits for the answer.

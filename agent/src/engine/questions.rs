@@ -68,6 +68,15 @@ pub(crate) struct Key {
     pub(crate) kind: Kind,
 }
 
+/// How a question is pursued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Repeated soon and by itself: the target was there lately, or there is no asker to repeat it.
+    Eager,
+    /// Repeated when an asker asks again.
+    AsAsked,
+}
+
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asker {
@@ -82,8 +91,7 @@ struct Question {
     waiting: Vec<Asker>,
     /// There were more askers than could wait.
     crowded: bool,
-    /// The target was there lately, so it is asked without being asked for again.
-    known: bool,
+    manner: Manner,
     opened: Instant,
     sent: usize,
     last: Instant,
@@ -128,9 +136,8 @@ impl Default for Questions {
 }
 
 impl Questions {
-    /// Opens a question, or lets the asker wait with the others who asked the same (A8). A target that is `known` was there
-    /// lately.
-    pub(crate) fn ask(&mut self, turn: &mut Turn<'_>, key: Key, asker: Asker, known: bool) {
+    /// Opens a question, or lets the asker wait with the others who asked the same (A8).
+    pub(crate) fn ask(&mut self, turn: &mut Turn<'_>, key: Key, asker: Asker, manner: Manner) {
         if self.join(turn, key, asker) {
             return;
         }
@@ -138,7 +145,7 @@ impl Questions {
             turn.count("arp-capped");
             return;
         }
-        self.begin(turn, key, vec![asker], known);
+        self.begin(turn, key, vec![asker], manner);
         *self.of_asker.entry(asker.mac).or_default() += 1;
     }
 
@@ -150,17 +157,16 @@ impl Questions {
         } else if on_side >= most || !self.unasked_pace.allows(because_of, turn.now) {
             turn.count("arp-capped");
         } else {
-            // There is no asker to repeat it.
-            self.begin(turn, key, Vec::new(), true);
+            self.begin(turn, key, Vec::new(), Manner::Eager);
             self.unasked.insert((turn.now, key));
         }
     }
 
-    fn begin(&mut self, turn: &mut Turn<'_>, key: Key, waiting: Vec<Asker>, known: bool) {
+    fn begin(&mut self, turn: &mut Turn<'_>, key: Key, waiting: Vec<Asker>, manner: Manner) {
         let mut question = Question {
             waiting,
             crowded: false,
-            known,
+            manner,
             opened: turn.now,
             sent: 0,
             last: turn.now,
@@ -340,12 +346,16 @@ impl Question {
     fn may_repeat(&self, kind: Kind, now: Instant) -> bool {
         match kind {
             Kind::Probe => self.last + PROBE_PACE <= now,
-            Kind::Ask => !self.known && self.sent < WAITS.len() && self.last + REPEAT_PACE <= now,
+            Kind::Ask => {
+                self.manner == Manner::AsAsked
+                    && self.sent < WAITS.len()
+                    && self.last + REPEAT_PACE <= now
+            }
         }
     }
 
     fn is_repeated_unasked(&self, kind: Kind) -> bool {
-        kind == Kind::Ask && self.known && self.sent < WAITS.len()
+        kind == Kind::Ask && self.manner == Manner::Eager && self.sent < WAITS.len()
     }
 
     fn send(&mut self, turn: &mut Turn<'_>, key: Key) {
@@ -353,7 +363,10 @@ impl Question {
             Kind::Ask => {
                 turn.count("arp-asked");
                 turn.ask(key.side, None, key.target);
-                let waits = if self.known { WAITS } else { STRANGER_WAITS };
+                let waits = match self.manner {
+                    Manner::Eager => WAITS,
+                    Manner::AsAsked => STRANGER_WAITS,
+                };
                 self.next = turn.now + waits[self.sent.min(waits.len() - 1)];
             }
             Kind::Probe => {
@@ -470,7 +483,12 @@ mod tests {
         let asked = ask(&mut questions, now, |questions, turn| {
             for number in 0..2 * MOST_ON_UPLINK {
                 let asker = stranger((number % (2 * strangers)) as u8);
-                questions.ask(turn, key(Side::Uplink, 1000 + number as u16), asker, false);
+                questions.ask(
+                    turn,
+                    key(Side::Uplink, 1000 + number as u16),
+                    asker,
+                    Manner::AsAsked,
+                );
             }
         });
         assert_eq!(asked, MOST_ON_UPLINK);
@@ -484,7 +502,7 @@ mod tests {
         let mut questions = Questions::default();
         ask(&mut questions, now, |questions, turn| {
             questions.look_for(turn, key(Side::Wired, 1), station(9));
-            questions.ask(turn, key(Side::Wired, 1), stranger(8), false);
+            questions.ask(turn, key(Side::Wired, 1), stranger(8), Manner::AsAsked);
         });
         assert!(questions.unasked.is_empty());
         assert_eq!(questions.close(key(Side::Wired, 1)).askers.len(), 1);

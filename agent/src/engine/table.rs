@@ -1,5 +1,6 @@
-//! The hosts by address, bounded, with what finds at once those that are due, those to be missed least, and those whose place
-//! in the kernel may have changed. No question that a packet raises costs more with a thousand hosts than with ten.
+//! The hosts by address, bounded, with indexes of those that are due, of those that make room first, of each station's share, and
+//! of those whose place in the kernel may have changed. So what every packet asks is found without a walk through all hosts; that
+//! is for what is rare: a move, a new bridge, a report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
