@@ -1,10 +1,10 @@
 //! The loop guard: whether both ports are on one segment, where a bridge would feed itself for ever.
 //!
-//! As soon as both ports have carrier, a frame with a nonce goes out of each. One that comes in at the other port has crossed by
-//! itself: both are on one segment, and nothing may be served. Only a nonce decides. It cannot be guessed, it differs by port
-//! and by round, and so a station that hears one port can send back nothing that would be taken for the other's. A frame that
-//! merely bears our other port's hardware address may be anybody's; it makes us ask again, at once, also with an ARP probe,
-//! which passes where an access point drops EtherTypes it does not know.
+//! As soon as both ports have carrier, a nonce goes out of each, in a frame of a type of its own and in an ARP probe, which passes
+//! where an access point drops EtherTypes it does not know. One that comes in at the other port has crossed by itself: both are
+//! on one segment, and nothing may be served. Only a nonce decides. It cannot be guessed, it differs by port and by round, and
+//! so a station that hears one port can send back nothing that would be taken for the other's. A frame that merely bears our
+//! other port's hardware address may be anybody's; it makes us ask again, at once.
 //!
 //! ```text
 //!            carrier on both                  nothing seen
@@ -74,13 +74,13 @@ impl Ports {
     }
 }
 
-/// The frames that carry a nonce.
+/// The frames that carry a nonce; a round sends both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// A frame of an EtherType of its own.
     Own,
-    /// That, and an ARP probe for our own address with the nonce where the target's hardware address has no meaning.
-    OwnAndArp,
+    /// An ARP probe for our own address with the nonce where the target's hardware address has no meaning.
+    Arp,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +94,6 @@ enum Phase {
         next: Option<(Instant, usize)>,
     },
     Same {
-        form: Form,
         wait: Duration,
         retry: Instant,
     },
@@ -166,7 +165,7 @@ impl LoopGuard {
             self.phase = Phase::FirstRound {
                 until: outlet.now + VERDICT,
             };
-            self.send_round(Form::Own, outlet);
+            self.send_round(outlet);
         }
     }
 
@@ -174,7 +173,7 @@ impl LoopGuard {
     pub(crate) fn ask_again(&mut self, outlet: &mut Outlet<'_>) {
         if matches!(self.phase, Phase::Separate { .. }) {
             self.phase = later_rounds(outlet.now);
-            self.send_round(Form::Own, outlet);
+            self.send_round(outlet);
         }
     }
 
@@ -197,7 +196,7 @@ impl LoopGuard {
             _ if frame.source == ports.mac(other) && frame.source != ports.mac(side) => {
                 self.suspect(outlet);
             }
-            Some((Form::OwnAndArp, _)) | None => return false,
+            Some((Form::Arp, _)) | None => return false,
         }
         true
     }
@@ -212,7 +211,7 @@ impl LoopGuard {
         };
         debug!(?form, ?wait, "our own probe came in at the other port");
         let retry = outlet.now + wait;
-        self.phase = Phase::Same { form, wait, retry };
+        self.phase = Phase::Same { wait, retry };
     }
 
     fn suspect(&mut self, outlet: &mut Outlet<'_>) {
@@ -231,7 +230,7 @@ impl LoopGuard {
         if open {
             debug!("a frame with our other port's address came in");
             self.suspected = Some(outlet.now);
-            self.send_round(Form::OwnAndArp, outlet);
+            self.send_round(outlet);
         }
     }
 
@@ -259,12 +258,12 @@ impl LoopGuard {
                     .get(round + 1)
                     .map(|wait| (now + *wait, round + 1));
                 self.phase = Phase::Separate { next };
-                self.send_round(Form::Own, outlet);
+                self.send_round(outlet);
             }
-            Phase::Same { form, wait, retry } if retry <= now => {
+            Phase::Same { wait, retry } if retry <= now => {
                 let until = now + RECHECK_VERDICT;
                 self.phase = Phase::Recheck { wait, until };
-                self.send_round(form, outlet);
+                self.send_round(outlet);
             }
             Phase::Idle
             | Phase::FirstRound { .. }
@@ -275,7 +274,7 @@ impl LoopGuard {
     }
 
     /// Sends one round out of both ports; what is left of an earlier one counts for nothing from here on.
-    fn send_round(&mut self, form: Form, outlet: &mut Outlet<'_>) {
+    fn send_round(&mut self, outlet: &mut Outlet<'_>) {
         let Some(ports) = self.ports else {
             return;
         };
@@ -283,11 +282,9 @@ impl LoopGuard {
         outlet.count("loop-probed");
         for side in [Side::Uplink, Side::Wired] {
             let (mac, nonce) = (ports.mac(side), self.nonce(side));
+            let target = outlet.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
             outlet.frames.push((side, loop_probe::encode(mac, nonce)));
-            if form == Form::OwnAndArp {
-                let target = outlet.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-                outlet.frames.push((side, arp_probe(mac, target, nonce)));
-            }
+            outlet.frames.push((side, arp_probe(mac, target, nonce)));
         }
     }
 
@@ -327,7 +324,7 @@ fn carried(frame: &Frame<'_>) -> Option<(Form, u64)> {
             let probe = arp.operation == Operation::Request && arp.spa.is_unspecified();
             let [a, b, c, d, e, f] = arp.tha.octets();
             let nonce = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
-            probe.then_some((Form::OwnAndArp, nonce))
+            probe.then_some((Form::Arp, nonce))
         }
         _ => None,
     }
@@ -337,7 +334,7 @@ fn carried(frame: &Frame<'_>) -> Option<(Form, u64)> {
 fn cut(form: Form, nonce: u64) -> u64 {
     match form {
         Form::Own => nonce,
-        Form::OwnAndArp => nonce & 0xffff_ffff_ffff,
+        Form::Arp => nonce & 0xffff_ffff_ffff,
     }
 }
 

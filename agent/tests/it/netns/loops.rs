@@ -5,6 +5,10 @@ use std::time::Instant;
 use super::in_namespace;
 use super::rig::{PRINTER, Rig, eventually, frames_sent, ip};
 
+/// Most frames of the box while a loop is found and looked for again: two rounds of four, the kernel's answers to the two of each
+/// that ask for its own address, and what the machine says by itself. A storm would be hundreds.
+const FEW: u64 = 20;
+
 /// Puts the box's cable into the switch that its uplink is in.
 fn close_loop(rig: &Rig) {
     rig.client
@@ -45,7 +49,7 @@ fn a_loop_from_the_start_is_never_served() {
         eventually("it is looked for again", || rig.counter("loop-probed") >= 2);
         let sent = frames_sent() - before;
         eprintln!("MEASURED frames sent in the first seconds of a loop: {sent}");
-        assert!(sent <= 11, "{sent} frames");
+        assert!(sent <= FEW, "{sent} frames");
         assert_eq!(ip("-4 -o addr show dev down0"), "");
         let status = rig.status().unwrap();
         assert!(
@@ -77,6 +81,6 @@ fn a_loop_closed_while_bridging_ends_it() {
         );
         ask_for_everybody(rig);
         let sent = frames_sent() - before;
-        assert!(sent <= 11, "{sent} frames");
+        assert!(sent <= FEW, "{sent} frames");
     });
 }

@@ -32,7 +32,11 @@ pub(super) fn render(actions: &[Action], names: &Names, loop_probes: bool) -> Ve
             Action::ClosePort { side } => format!("close {side}"),
             Action::StateChanged { from, to } => format!("state {from:?} -> {to:?}"),
             Action::Finished => "finished".to_owned(),
-            Action::Send { frame, .. } if !loop_probes && is_loop_probe(frame) => continue,
+            Action::Send { frame, .. }
+                if !loop_probes && (is_loop_probe(frame) || is_loop_arp(frame)) =>
+            {
+                continue;
+            }
             Action::Send { side, frame } => {
                 format!("send {side} {}", render_frame(*side, frame, names))
             }
