@@ -106,6 +106,11 @@ impl GatewayWatch {
         }
     }
 
+    /// Returns when a packet was last seen to come from it.
+    pub(crate) fn last_glimpsed(&self) -> Option<Instant> {
+        self.watched.and_then(|watched| watched.glimpsed)
+    }
+
     /// Returns whether an answer of the gateway is expected.
     pub(crate) fn expects(&self, ip: Ipv4Addr) -> bool {
         self.watched

@@ -247,7 +247,10 @@ impl Engine {
                 self.radio.hear(side, now);
                 self.handle_frame(side, bytes, now, &mut frames);
             }
-            Input::Traffic(glimpses) => self.handle_traffic(glimpses, now, &mut frames),
+            Input::Traffic(glimpses) => {
+                self.hear_traffic(glimpses, now);
+                self.handle_traffic(glimpses, now, &mut frames);
+            }
             Input::Radio(event) => {
                 let before = self.radio.access_point();
                 self.radio.take(event, &self.settings, now, actions);

@@ -47,6 +47,11 @@ impl Network {
         self.gateway
     }
 
+    /// Returns where the gateway was last.
+    pub(crate) fn gateway_mac(&self) -> Option<MacAddr> {
+        self.gateway_mac
+    }
+
     pub(crate) fn is_interrupted(&self) -> bool {
         self.interrupted
     }

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use crate::addr::{IfIndex, MacAddr, Side};
+use crate::wire::ethernet;
 
-use super::{Action, BridgeState, Engine, Settings};
+use super::{Action, BridgeState, Engine, Glimpse, Settings};
 use recovery::{Recovery, Signs};
 
 pub use report::RadioReport;
@@ -57,8 +58,9 @@ struct PowerSave {
 #[derive(Clone, Copy, Debug, Default)]
 struct Gateway {
     address: Option<Ipv4Addr>,
-    /// When it last answered.
+    /// When it last showed that it is alive.
     alive: Option<Instant>,
+    /// Since when it is silent, also over a time in which there is no bridge, and so nobody to ask it.
     silent_since: Option<Instant>,
 }
 
@@ -214,6 +216,24 @@ impl Engine {
         self.radio.watch(uplink, actions);
     }
 
+    /// Takes glimpses of traffic as signs of life: the radio heard what comes in on the uplink, and what comes from where the
+    /// gateway was last shows that it forwards, whatever it does not answer.
+    pub(super) fn hear_traffic(&mut self, glimpses: &[Glimpse], now: Instant) {
+        for glimpse in glimpses {
+            self.radio.hear(glimpse.side, now);
+        }
+        let Some((gateway, mac)) = self.network.gateway().zip(self.network.gateway_mac()) else {
+            return;
+        };
+        let by_gateway = |glimpse: &Glimpse| {
+            let frame = ethernet::decode(&glimpse.headers);
+            glimpse.side == Side::Uplink && frame.is_ok_and(|frame| frame.source == mac)
+        };
+        if glimpses.iter().any(by_gateway) {
+            self.hosts.gateway.glimpsed(gateway, now);
+        }
+    }
+
     /// Looks after the radio: whether it has stalled, and what is to be tried.
     pub(super) fn review_radio(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if self.radio.state.is_none() && self.radio.recovery.stage().is_none() {
@@ -261,16 +281,19 @@ impl Engine {
             };
             self.radio.recovery.end();
         }
+        let watch = self.hosts.gateway();
         let evidence = self.hosts.find(address).map(|host| host.evidence);
-        if evidence > gateway.alive {
-            gateway.alive = evidence;
+        let alive = evidence.max(watch.last_glimpsed());
+        if alive > gateway.alive {
+            gateway.alive = alive;
             gateway.silent_since = None;
             if let Some(stage) = self.radio.recovery.stage() {
-                info!(?stage, "the gateway answers again");
+                info!(?stage, "the gateway is heard again");
             }
             self.radio.recovery.end();
-        } else if gateway.alive.is_some()
-            && let Some(since) = self.hosts.gateway().silent_since()
+        }
+        if gateway.alive.is_some()
+            && let Some(since) = watch.silent_since()
         {
             gateway.silent_since.get_or_insert(since);
         }
