@@ -48,7 +48,7 @@ pub(crate) enum State {
     Checking(Check),
     /// It did not answer when asked alone; everybody is asked.
     Sought(Check),
-    /// Somebody elsewhere claims its address; both are being asked, and `answered` says that the other spoke again.
+    /// Somebody elsewhere claims its address; both are being asked, and `answered` says that the other did answer.
     Challenged {
         check: Check,
         by: Place,

@@ -66,7 +66,8 @@ impl Hosts {
                 by: first,
                 answered,
             } => {
-                let answered = answered || first == by;
+                // What the claimant says by itself it would say if it were an impostor, too.
+                let answered = answered || (first == by && word == Word::Answered);
                 let state = State::Challenged {
                     check,
                     by: first,
