@@ -312,8 +312,11 @@ impl Hosts {
             // One packet may bear anybody's name. And meanwhile the address may have become the gateway's (A10).
             self.move_host(turn, ip, by, Word::Answered);
         } else {
-            let state = State::Checking(Check::new(turn.now));
-            self.table.update(ip, |host| host.state = state);
+            let now = turn.now;
+            self.table.update(ip, |host| {
+                host.state = State::Checking(Check::new(now));
+                host.idle_claim = Some(now);
+            });
         }
     }
 }

@@ -111,6 +111,8 @@ pub(crate) struct Host {
     /// From when it may be doubted (again).
     pub(crate) doubt_from: Instant,
     pub(crate) conflict: Option<Conflict>,
+    /// When a claim to its address was last dropped because nobody stood behind it.
+    pub(crate) idle_claim: Option<Instant>,
     /// When its own announcement was last passed on.
     pub(crate) passed_on: Option<Instant>,
     pub(crate) announcements: Option<Announcements>,
@@ -144,6 +146,7 @@ impl Host {
             doubt: None,
             doubt_from: now,
             conflict: None,
+            idle_claim: None,
             passed_on: None,
             announcements: None,
         }

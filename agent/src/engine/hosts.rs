@@ -43,6 +43,9 @@ const MOST_NEWCOMERS_OF_ONE: u32 = 16;
 /// Most wanted hosts that are asked in a second whether they are there, and most with the same hardware address.
 const MOST_DOUBTS: u32 = 64;
 const MOST_DOUBTS_OF_ONE: u32 = 32;
+/// Most claims to a known host's address that are weighed in a second, and most of one claimant: each costs up to six requests.
+const MOST_CLAIMS: u32 = 64;
+const MOST_CLAIMS_OF_ONE: u32 = 8;
 /// Most requests in a second to everybody on the other side for hosts that do not answer on theirs.
 const MOST_SEARCHES: u32 = 32;
 const MOST_SEARCHES_OF_ONE: u32 = 16;
@@ -69,6 +72,7 @@ pub(crate) struct Hosts {
     random: u64,
     newcomers: Pace,
     pub(super) doubts: Pace,
+    pub(super) claims: Pace,
     pub(super) searches: Pace,
     pub(super) conflict_logged: Option<Instant>,
     /// Addresses given up lately, oldest first.
@@ -84,6 +88,7 @@ impl Hosts {
             random: seed,
             newcomers: Pace::new(MOST_NEWCOMERS, MOST_NEWCOMERS_OF_ONE),
             doubts: Pace::new(MOST_DOUBTS, MOST_DOUBTS_OF_ONE),
+            claims: Pace::new(MOST_CLAIMS, MOST_CLAIMS_OF_ONE),
             searches: Pace::new(MOST_SEARCHES, MOST_SEARCHES_OF_ONE),
             conflict_logged: None,
             given_up: VecDeque::new(),

@@ -1,7 +1,8 @@
 //! Hosts that show up elsewhere: moves (A6) and addresses that two machines have (A7).
 //!
-//! A claim from elsewhere is weighed by asking both places. The first place keeps the address as long as it answers, and then
-//! further claims are only counted for a while; the other gets it when the first is silent and the other answers as well.
+//! A claim from elsewhere is weighed by asking both places. The first place keeps the address as long as it answers; the other
+//! gets it when the first is silent and the other answers as well. After a claim that came to nothing, further ones are only
+//! counted for a while, and all claims together have a pace: weighing one costs more packets than making it.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use super::turn::Turn;
 
 /// How long another claim to a host that answered for itself is only counted.
 const HOLD: Duration = Duration::from_secs(10);
+/// The same after a claim that nobody stood behind, for claims that are no answers: by then the first place was asked again.
+const IDLE_HOLD: Duration = Duration::from_secs(5);
 /// How long two machines with one address are shown as a problem.
 const CONFLICT_SHOWN: Duration = Duration::from_secs(300);
 /// Between two lines in the log about such machines, whichever they are.
@@ -52,6 +55,10 @@ impl Hosts {
                     turn.count("host-conflict");
                     return Learned::Contested;
                 }
+                if !self.may_weigh(turn, ip, &host, (by, word)) {
+                    turn.count("host-claim-capped");
+                    return Learned::Contested;
+                }
                 debug!(%ip, from = %host.place.side, to = %by.side, "host claimed elsewhere");
                 let state = State::Challenged {
                     check: Check::new(turn.now),
@@ -77,6 +84,19 @@ impl Hosts {
             }
         }
         Learned::Contested
+    }
+
+    /// Returns whether there is time for a claim. For the gateway's there always is.
+    fn may_weigh(
+        &mut self,
+        turn: &Turn<'_>,
+        ip: Ipv4Addr,
+        host: &Host,
+        (by, word): (Place, Word),
+    ) -> bool {
+        let lately = host.idle_claim.is_some_and(|at| at + IDLE_HOLD > turn.now);
+        let is_held = lately && word == Word::Spoke;
+        !is_held && (turn.bridge.gateway == Some(ip) || self.claims.allows(by.mac, turn.now))
     }
 
     fn learned(&self, ip: Ipv4Addr, place: Place) -> Learned {
