@@ -9,8 +9,9 @@
 //! ```
 //!
 //! The number is masked where there is no giaddr: a client tries one number in several ways, but on the uplink no number is
-//! ever seen in two, so a late answer to one way is not taken for an answer to the other. Nobody on the wire can foresee a
-//! masked number, so nobody can make it meet another client's, or that of this machine's own DHCP client on the uplink.
+//! ever seen in two, so a late answer to one way is not taken for an answer to the other. Nobody can foresee a masked number, not
+//! even who saw others of the same client in the clear and masked, so nobody can make it meet another client's, or that of this
+//! machine's own DHCP client on the uplink.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -21,7 +22,7 @@ use crate::wire::dhcp_patch::Patch;
 
 use super::dhcp_transactions::{Chaddr, Key};
 use super::link::Bridge;
-use super::mix::mix;
+use super::secrets::Secret;
 use super::turn::Turn;
 
 pub(crate) const SERVER_PORT: u16 = 67;
@@ -120,8 +121,8 @@ pub(crate) fn relay(turn: &mut Turn<'_>, message: &Dhcp<'_>, circuit_id: &str) -
 }
 
 /// Returns the request as if the client itself were on the uplink, but for its frame's source.
-pub(crate) fn broadcast(message: &Dhcp<'_>, salt: u64) -> Request {
-    let xid = masked(message, salt);
+pub(crate) fn broadcast(message: &Dhcp<'_>, numbers: Secret) -> Request {
+    let xid = masked(message, numbers);
     let patch = Patch::new(message).with_xid(xid);
     Request {
         key: (xid, message.chaddr()),
@@ -132,11 +133,11 @@ pub(crate) fn broadcast(message: &Dhcp<'_>, salt: u64) -> Request {
 }
 
 /// Returns the request as one of our own hardware address; `None` where the client could not be told from us.
-pub(crate) fn clone(bridge: &Bridge, message: &Dhcp<'_>, salt: u64) -> Option<Request> {
+pub(crate) fn clone(bridge: &Bridge, message: &Dhcp<'_>, numbers: Secret) -> Option<Request> {
     let client = message.client_mac()?;
     let mut chaddr = Chaddr::default();
     chaddr[..6].copy_from_slice(&bridge.uplink.mac.octets());
-    let xid = masked(message, salt);
+    let xid = masked(message, numbers);
     let mut crossing = Crossing::new(Way::Clone, message);
     let mut patch = Patch::new(message).with_xid(xid).with_chaddr(chaddr);
     if !message.has_client_identifier() {
@@ -167,10 +168,36 @@ fn relay_information(circuit_id: &str) -> Vec<u8> {
 }
 
 /// Returns another number for a client's, always the same one for the same.
-fn masked(message: &Dhcp<'_>, salt: u64) -> u32 {
-    let halves = u128::from_be_bytes(message.chaddr());
-    let client = mix((halves >> 64) as u64) ^ halves as u64;
-    let mask = (mix(salt ^ mix(client)) >> 32) as u32;
-    // A mask of zero would be none.
-    message.xid() ^ mask.max(1)
+fn masked(message: &Dhcp<'_>, numbers: Secret) -> u32 {
+    let client = u128::from_be_bytes(message.chaddr());
+    let xid = message.xid();
+    let masked = numbers.hash(&[(client >> 64) as u64, client as u64, xid.into()]) as u32;
+    if masked == xid { !xid } else { masked }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::secrets::{RANDOM_BYTES, Secrets};
+    use super::*;
+    use crate::wire::dhcp;
+
+    #[test]
+    fn a_masked_number_tells_nothing_of_the_next() {
+        let numbers = Secrets::split([5; RANDOM_BYTES]).dhcp_numbers;
+        let masked_of = |xid: u32| {
+            let mut bytes = vec![0; 240];
+            bytes[..4].copy_from_slice(&[1, 1, 6, 0]);
+            bytes[4..8].copy_from_slice(&xid.to_be_bytes());
+            bytes[236..].copy_from_slice(&[0x63, 0x82, 0x53, 0x63]);
+            bytes.extend([53, 1, 1, 255]);
+            masked(&dhcp::decode(&bytes).unwrap(), numbers)
+        };
+        assert_eq!(
+            masked_of(1),
+            masked_of(1),
+            "a client's tries are one conversation"
+        );
+        assert_ne!(masked_of(1) ^ 1, masked_of(2) ^ 2);
+        assert!((0..1000).all(|xid| masked_of(xid) != xid));
+    }
 }

@@ -26,6 +26,7 @@ use super::dhcp_transactions::{Pending, Transactions, Unwelcome};
 use super::host::Place;
 use super::hosts::Hosts;
 use super::link::Bridge;
+use super::secrets::{Secret, Secrets};
 use super::turn::Turn;
 
 /// Longest lease believed, so that "for ever" is a time like any other.
@@ -37,7 +38,7 @@ const COMPLAIN: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(crate) struct DhcpRelay {
     settings: DhcpSettings,
-    salt: u64,
+    numbers: Secret,
     /// Another program has port 67; two relays or a relay beside a server would answer twice.
     pub(crate) port_taken: bool,
     pub(crate) ladder: Ladder,
@@ -49,14 +50,14 @@ pub(crate) struct DhcpRelay {
 }
 
 impl DhcpRelay {
-    pub(crate) fn new(settings: DhcpSettings, seed: u64) -> DhcpRelay {
+    pub(crate) fn new(settings: DhcpSettings, secrets: &Secrets) -> DhcpRelay {
         DhcpRelay {
-            salt: seed,
+            numbers: secrets.dhcp_numbers,
             port_taken: false,
             ladder: Ladder::new(settings.mode),
             transactions: Transactions::default(),
             renewals: Renewals::default(),
-            admission: Admission::new(seed),
+            admission: Admission::new(secrets.dhcp_admission),
             mistaken: None,
             settings,
         }
@@ -157,8 +158,8 @@ impl DhcpRelay {
         };
         match way {
             Way::Relay => Some(crossing::relay(turn, message, &self.settings.circuit_id)),
-            Way::Broadcast => Some(crossing::broadcast(message, self.salt)),
-            Way::Clone => crossing::clone(&turn.bridge, message, self.salt),
+            Way::Broadcast => Some(crossing::broadcast(message, self.numbers)),
+            Way::Clone => crossing::clone(&turn.bridge, message, self.numbers),
         }
     }
 

@@ -14,7 +14,6 @@
 //!      +------------------------- Same (a round after 5 s, 10 s, ... 60 s; nothing seen: Separate)
 //! ```
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -26,6 +25,7 @@ use crate::wire::ethernet::{self, Frame};
 use crate::wire::loop_probe;
 
 use super::link::Port;
+use super::secrets::Secret;
 use super::turn::Counters;
 
 /// How long the first round may take: a frame crosses an access point in a few milliseconds, and clients wait meanwhile.
@@ -119,22 +119,41 @@ impl Outlet<'_> {
     }
 }
 
+/// The nonces of one round.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    uplink: u64,
+    wired: u64,
+}
+
+impl Round {
+    fn nonce(&self, side: Side) -> u64 {
+        match side {
+            Side::Wired => self.wired,
+            Side::Uplink => self.uplink,
+        }
+    }
+}
+
 /// The guard.
 #[derive(Debug)]
 pub(crate) struct LoopGuard {
-    /// Secret, because the nonces follow from it.
-    seed: u64,
-    round: u64,
+    nonces: Secret,
+    /// How many rounds were sent.
+    rounds: u64,
+    /// The last one.
+    round: Option<Round>,
     ports: Option<Ports>,
     phase: Phase,
     suspected: Option<Instant>,
 }
 
 impl LoopGuard {
-    pub(crate) fn new(seed: u64) -> LoopGuard {
+    pub(crate) fn new(nonces: Secret) -> LoopGuard {
         LoopGuard {
-            seed,
-            round: 0,
+            nonces,
+            rounds: 0,
+            round: None,
             ports: None,
             phase: Phase::Idle,
             suspected: None,
@@ -189,9 +208,7 @@ impl LoopGuard {
         };
         let other = side.other();
         match carried(frame) {
-            Some((form, nonce)) if nonce == cut(form, self.nonce(other)) => {
-                self.found(form, outlet);
-            }
+            Some((form, nonce)) if self.is_ours(other, form, nonce) => self.found(form, outlet),
             Some((Form::Own, _)) => outlet.count("loop-probe-foreign"),
             _ if frame.source == ports.mac(other) && frame.source != ports.mac(side) => {
                 self.suspect(outlet);
@@ -278,22 +295,25 @@ impl LoopGuard {
         let Some(ports) = self.ports else {
             return;
         };
-        self.round += 1;
+        self.rounds += 1;
+        let round = Round {
+            uplink: self.nonces.hash(&[self.rounds, 0]),
+            wired: self.nonces.hash(&[self.rounds, 1]),
+        };
+        self.round = Some(round);
         outlet.count("loop-probed");
         for side in [Side::Uplink, Side::Wired] {
-            let (mac, nonce) = (ports.mac(side), self.nonce(side));
+            let (mac, nonce) = (ports.mac(side), round.nonce(side));
             let target = outlet.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
             outlet.frames.push((side, loop_probe::encode(mac, nonce)));
             outlet.frames.push((side, arp_probe(mac, target, nonce)));
         }
     }
 
-    /// Returns this round's nonce for a side. The hash is keyed well enough by what it hides: who hears one of its values learns
-    /// no other without trying every seed.
-    fn nonce(&self, side: Side) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (self.seed, self.round, side).hash(&mut hasher);
-        hasher.finish()
+    /// Returns whether it is what this round's frame of a form and a side carries.
+    fn is_ours(&self, side: Side, form: Form, nonce: u64) -> bool {
+        let round = self.round;
+        round.is_some_and(|round| nonce == cut(form, round.nonce(side)))
     }
 }
 

@@ -1,9 +1,9 @@
-//! Numbers that look like chance, from a seed: the engine has no randomness of its own.
+//! Numbers that look like chance, from a seed, where nothing depends on their being secret; `secrets` has the others.
 
 /// What SplitMix64 counts by: the golden ratio's fraction, which is odd.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Returns the next number of a sequence, whose state begins as any seed: SplitMix64. Nothing may depend on its being secret.
+/// Returns the next number of a sequence, whose state begins as any seed: SplitMix64.
 pub(crate) fn next(state: &mut u64) -> u64 {
     let number = mix(*state);
     *state = state.wrapping_add(STEP);

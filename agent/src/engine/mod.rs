@@ -7,6 +7,8 @@
 
 mod seam;
 
+mod secrets;
+
 mod settings;
 
 mod link;
@@ -107,6 +109,7 @@ use mirror::Mirror;
 use network::Network;
 use proxy_arp::ProxyArp;
 use radio::Radio;
+use secrets::Secrets;
 use turn::{Counters, Turn};
 
 pub use dhcp_crossing::Way;
@@ -119,6 +122,7 @@ pub use seam::{
     Action, Address, BridgeState, Change, Glimpse, Input, KernelEvent, KernelState, Link, Route,
     Sysctl,
 };
+pub use secrets::RANDOM_BYTES;
 pub use settings::{
     DhcpMode, DhcpSettings, DiscoverySettings, Recovery, Settings, WifiSettings, WiredSettings,
 };
@@ -158,8 +162,9 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Returns an engine that knows nothing of the kernel yet; `seed` spreads its timers.
-    pub fn new(settings: Settings, seed: u64) -> Engine {
+    /// Returns an engine that knows nothing of the kernel yet; `random` is what its secrets are made of.
+    pub fn new(settings: Settings, random: [u8; RANDOM_BYTES]) -> Engine {
+        let secrets = Secrets::split(random);
         Engine {
             state: BridgeState::WaitingForUplink,
             interfaces: Interfaces::default(),
@@ -172,11 +177,11 @@ impl Engine {
             raised: BTreeSet::new(),
             lowered: BTreeSet::new(),
             mirror: Mirror::default(),
-            hosts: Hosts::new(seed),
-            loop_guard: LoopGuard::new(seed),
+            hosts: Hosts::new(secrets.timers),
+            loop_guard: LoopGuard::new(secrets.loop_nonces),
             segments: Segments::Unknown,
             proxy_arp: ProxyArp::default(),
-            dhcp_relay: DhcpRelay::new(settings.dhcp.clone(), seed),
+            dhcp_relay: DhcpRelay::new(settings.dhcp.clone(), &secrets),
             radio: Radio::default(),
             discovery: Discovery::new(&settings.discovery),
             isolation: Isolation::default(),

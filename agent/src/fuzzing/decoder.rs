@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use crate::addr::MacAddr;
 use crate::config::{Overrides, parse_config};
-use crate::engine::{Engine, Input, Settings};
+use crate::engine::{Engine, Input, RANDOM_BYTES, Settings};
 use crate::shell::netlink::decode_datagram;
 use crate::shell::sysctl::parse_ledger;
 use crate::wire::arp::Operation;
@@ -188,7 +188,7 @@ pub(super) fn config(bytes: &[u8]) {
 
 /// Whatever netlink says, it can be read, and the engine takes it.
 pub(super) fn netlink(bytes: &[u8]) {
-    let mut engine = Engine::new(Settings::new("wlan0", "eth0"), 7);
+    let mut engine = Engine::new(Settings::new("wlan0", "eth0"), [7; RANDOM_BYTES]);
     let now = crate::engine::test_clock();
     for event in decode_datagram(bytes) {
         engine.handle(Input::Kernel(event), now, &mut Vec::new());

@@ -39,7 +39,7 @@ use super::sysctl::Sysctls;
 use super::world::World;
 use crate::addr::Side;
 use crate::config::ConfigSource;
-use crate::engine::{Action, Engine, Input, KernelEvent};
+use crate::engine::{Action, Engine, Input, KernelEvent, RANDOM_BYTES};
 use crate::hint::{self, Hinted};
 
 /// Frames or netlink datagrams taken from one source in a turn.
@@ -112,7 +112,7 @@ impl EventLoop {
             .with_context(|| format!("while listening on {}", socket.display()))?;
         Ok(EventLoop {
             source,
-            engine: Engine::new(config.settings, random_seed()?),
+            engine: Engine::new(config.settings, random_bytes()?),
             world: World::new(netlink, sysctls, Radio::new(radio_paths(run_dir))),
             notifications,
             status,
@@ -413,11 +413,11 @@ fn watchdog_interval(period: Duration) -> Interval {
     interval
 }
 
-/// Reads the engine's seed: it has no randomness of its own.
-fn random_seed() -> anyhow::Result<u64> {
-    let mut seed = [0; 8];
+/// Reads what the engine's secrets are made of: it has no randomness of its own.
+fn random_bytes() -> anyhow::Result<[u8; RANDOM_BYTES]> {
+    let mut bytes = [0; RANDOM_BYTES];
     File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut seed))
+        .and_then(|mut file| file.read_exact(&mut bytes))
         .context("while reading /dev/urandom")?;
-    Ok(u64::from_ne_bytes(seed))
+    Ok(bytes)
 }

@@ -111,7 +111,7 @@ impl Model {
     pub(crate) fn new(settings: Settings) -> Model {
         let now = test_clock();
         Model {
-            engine: Engine::new(settings, 7),
+            engine: Engine::new(settings, [7; RANDOM_BYTES]),
             now,
             last_change: None,
             kernel: Kernel::default(),

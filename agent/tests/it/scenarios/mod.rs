@@ -16,13 +16,20 @@ use std::time::{Duration, Instant};
 
 use expect_test::expect_file;
 use footbridge_agent::addr::Side;
-use footbridge_agent::engine::{Action, BridgeState, Engine, Input, Settings};
+use footbridge_agent::engine::{Action, BridgeState, Engine, Input, RANDOM_BYTES, Settings};
 
 use render::{is_loop_arp, is_loop_probe, render};
 use script::{Echo, Event, Names};
 
 /// More turns than any story takes: a timer that does not move on is a bug, not an endless test.
 const MOST_TICKS: usize = 10_000;
+
+/// What is chance elsewhere is the same in every story.
+const CHANCE: [u8; RANDOM_BYTES] = {
+    let mut bytes = [0; RANDOM_BYTES];
+    bytes[24] = 1;
+    bytes
+};
 
 struct Story {
     engine: Engine,
@@ -40,7 +47,7 @@ impl Story {
     fn new(name: &str) -> Story {
         let start = Instant::now();
         Story {
-            engine: Engine::new(Settings::new("wlan0", "eth0"), 1),
+            engine: Engine::new(Settings::new("wlan0", "eth0"), CHANCE),
             names: Names::default(),
             start,
             now: Duration::ZERO,
@@ -62,7 +69,7 @@ impl Story {
             Event::Wait => {}
             Event::Status => self.say_status(),
             Event::Counters(prefix) => self.say_counters(&prefix),
-            Event::Settings(settings) => self.engine = Engine::new(settings, 1),
+            Event::Settings(settings) => self.engine = Engine::new(settings, CHANCE),
             Event::Kernel(inputs) => {
                 for input in inputs {
                     self.handle(input, "");
