@@ -105,7 +105,14 @@ impl Hosts {
                 .map(|host| host.place.mac)
         };
         let (ip, to) = match asking {
-            Asking::Alone(ip) => (ip, mac(ip)),
+            Asking::Alone(ip) => {
+                let before = self.gateway.before(ip);
+                if before.is_some() {
+                    // Another may be the gateway by now, and nobody knows where.
+                    turn.ask(Side::Uplink, None, ip);
+                }
+                (ip, mac(ip).or(before))
+            }
             Asking::Everybody(ip) => (ip, None),
             Asking::Lost(ip) => {
                 self.table.remove(ip);

@@ -3,6 +3,9 @@
 //! Where the gateway lives is decided like any host's, with one difference: while the uplink's default route names it, it never
 //! moves to the wire, whoever answers for it there and however silent it is. The machine itself could not use it there, and
 //! a gateway that truly is on the wire means that the two ports are swapped, which is for a person to mend.
+//!
+//! After an interruption, the gateway's address may be another machine's. Until that is judged (`network`), the old one is asked
+//! as well as everybody, and whoever else speaks for the address only claims it.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -26,6 +29,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 #[derive(Debug, Default)]
 pub(crate) struct GatewayWatch {
     watched: Option<Watched>,
+    /// Where the gateway was before an interruption, while it is not known whether it still is.
+    before: Option<MacAddr>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +70,25 @@ impl GatewayWatch {
                 mac: None,
             });
         }
+    }
+
+    /// Asks soon, whenever it last spoke.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        if let Some(watched) = &mut self.watched {
+            watched.sent = 0;
+            watched.next = now;
+        }
+    }
+
+    /// Keeps in mind where the gateway was before an interruption, or no longer.
+    pub(crate) fn remember(&mut self, before: Option<MacAddr>) {
+        self.before = before;
+    }
+
+    /// Returns where the gateway was before an interruption that is not judged yet, if it has this address.
+    pub(crate) fn before(&self, ip: Ipv4Addr) -> Option<MacAddr> {
+        let watched = self.watched.filter(|watched| watched.gateway == ip);
+        watched.and(self.before)
     }
 
     /// Takes note of a sign of life of a host; an answer of the gateway puts the next question off.

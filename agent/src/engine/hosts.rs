@@ -116,6 +116,12 @@ impl Hosts {
         }
     }
 
+    /// Returns the same of a host that answered a question of ours.
+    pub(crate) fn proven(&self, ip: Ipv4Addr, side: Side, now: Instant) -> Option<Place> {
+        let is_proven = self.table.find(ip).is_some_and(|host| host.proven);
+        self.verified(ip, side, now).filter(|_| is_proven)
+    }
+
     /// Returns whether the station is a host that answered us at this place: what it asks for comes before what strangers do.
     pub(crate) fn knows(&self, ip: Ipv4Addr, place: Place) -> bool {
         let host = self.table.find(ip).filter(|host| host.place == place);
@@ -141,7 +147,11 @@ impl Hosts {
         let now = turn.now;
         let until = self.fresh_until(now);
         let Some(host) = self.table.find(ip).copied() else {
-            return self.meet(turn, ip, place, word);
+            let before = self.gateway.before(ip).filter(|mac| *mac != place.mac);
+            return match before {
+                Some(mac) => self.claim_gateway(turn, (ip, mac), place, word),
+                None => self.meet(turn, ip, place, word),
+            };
         };
         if host.place != place {
             return self.claim(turn, ip, place, word);
@@ -169,6 +179,27 @@ impl Hosts {
         let learned = self.insert(turn, ip, host);
         self.gateway.heard(ip, place.mac, word, now);
         learned
+    }
+
+    /// Takes a word of another machine than the one that was the gateway before an interruption: a claim to its address (A10).
+    /// The question that it may answer went to everybody on that side.
+    fn claim_gateway(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (ip, mac): (Ipv4Addr, MacAddr),
+        by: Place,
+        word: Word,
+    ) -> Learned {
+        let side = Side::Uplink;
+        let state = State::Challenged {
+            check: Check::new(turn.now),
+            by,
+            answered: word == Word::Answered,
+        };
+        let host = Host::new(Place { mac, side }, Source::Arp, state, turn.now);
+        self.insert(turn, ip, host);
+        self.step(turn, ip);
+        Learned::Contested
     }
 
     /// Takes over a host that an earlier process left in the kernel: its route stays while it is being asked.
@@ -325,6 +356,15 @@ impl Hosts {
             .gateway
             .filter(|gateway| bridge.may_be_host(*gateway));
         self.gateway.follow(gateway, turn.now);
+        self.watch_tick(turn);
+    }
+
+    /// Asks the gateway anew, because the uplink is in another place.
+    pub(crate) fn recognise_gateway(&mut self, turn: &mut Turn<'_>) {
+        if let Some(gateway) = turn.bridge.gateway {
+            self.table.remove(gateway);
+        }
+        self.gateway.hurry(turn.now);
         self.watch_tick(turn);
     }
 

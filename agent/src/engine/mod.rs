@@ -330,9 +330,8 @@ impl Engine {
     }
 
     fn note_gateway(&mut self, now: Instant) {
-        let gateway = self.network.gateway().filter(|_| self.bridge.is_some());
-        if let Some(place) = gateway.and_then(|ip| self.hosts.verified(ip, Side::Uplink, now)) {
-            self.network.note_gateway(place.mac);
+        if let Some(mac) = self.proven_gateway(now) {
+            self.network.note_gateway(mac);
         }
     }
 

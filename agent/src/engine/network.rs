@@ -1,8 +1,9 @@
 //! Which network the uplink is in, and whether it is still that one when it comes back.
 //!
 //! Networks have no names here. Another subnet is another network, and so is another gateway. Since many homes are
-//! 192.168.1.0/24 behind 192.168.1.1, so is the same gateway at another hardware address, but only where it answers for the first
-//! time after an interruption: a gateway that is replaced, or impersonated, while the uplink stays changes no network.
+//! 192.168.1.0/24 behind 192.168.1.1, so is the same gateway at another hardware address, but only after an interruption: a
+//! gateway that is replaced, or impersonated, while the uplink stays changes no network. And only if the gateway of before, asked
+//! again, stays silent while the other answers (A10): one packet in a gateway's name must not cost all hosts their leases.
 
 use std::net::Ipv4Addr;
 
@@ -77,7 +78,7 @@ impl Network {
         (another && before.is_some()).then_some(Judgement::Another)
     }
 
-    /// Judges by the gateway's answer after an interruption; `None` where there is no gateway that could answer.
+    /// Judges by who proved to be the gateway after an interruption; `None` where there is no gateway that could answer.
     pub(crate) fn see_gateway(&mut self, mac: Option<MacAddr>) -> Judgement {
         self.interrupted = false;
         let before = self.gateway_mac;

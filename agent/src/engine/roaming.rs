@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tracing::info;
 
-use crate::addr::Side;
+use crate::addr::{MacAddr, Side};
 
 use super::network::Judgement;
 use super::turn::Turn;
@@ -17,9 +17,7 @@ impl Engine {
     /// Judges which network the uplink is in by its addresses, or takes note that it is away.
     pub(super) fn watch_network(&mut self, uplink: Option<(link::Port, Address)>, now: Instant) {
         let Some((port, address)) = uplink else {
-            let gateway = self.network.gateway();
-            let gateway = gateway.and_then(|ip| self.hosts.verified(ip, Side::Uplink, now));
-            return self.network.interrupt(gateway.map(|place| place.mac));
+            return self.interrupt_network(now);
         };
         let subnet = link::network(address.address, address.prefix);
         let near = |gateway: &Ipv4Addr| link::network(*gateway, address.prefix) == subnet;
@@ -32,17 +30,31 @@ impl Engine {
         }
     }
 
-    /// Judges by the gateway's first answer whether the uplink is back in its network. Returns whether it is in another one.
+    /// Takes note that the uplink may be elsewhere from here on, which is for the gateway to tell.
+    fn interrupt_network(&mut self, now: Instant) {
+        let gateway = self.proven_gateway(now);
+        self.network.interrupt(gateway);
+        self.hosts.gateway.remember(self.network.gateway_mac());
+    }
+
+    /// Returns where the network's gateway is, if it answered us there.
+    pub(super) fn proven_gateway(&self, now: Instant) -> Option<MacAddr> {
+        let gateway = self.network.gateway()?;
+        let place = self.hosts.proven(gateway, Side::Uplink, now);
+        place.map(|place| place.mac)
+    }
+
+    /// Judges by who answers as the gateway whether the uplink is back in its network. Returns whether it is in another one.
     pub(super) fn review_network(&mut self, now: Instant) -> bool {
         if self.bridge.is_none() || !self.network.is_interrupted() {
             return false;
         }
-        let gateway = self.network.gateway();
-        let answered = gateway.and_then(|ip| self.hosts.verified(ip, Side::Uplink, now));
-        if gateway.is_some() && answered.is_none() {
+        let answered = self.proven_gateway(now);
+        if self.network.gateway().is_some() && answered.is_none() {
             return false;
         }
-        match self.network.see_gateway(answered.map(|place| place.mac)) {
+        self.hosts.gateway.remember(None);
+        match self.network.see_gateway(answered) {
             Judgement::Back => {
                 self.homecoming.begin(&self.hosts, now);
                 false
@@ -59,6 +71,7 @@ impl Engine {
         info!("the uplink is in another network");
         self.count("network-changed");
         self.hosts.retain(|_, _| false);
+        self.hosts.gateway.remember(None);
         self.proxy_arp.clear();
         self.dhcp_relay.clear();
         self.homecoming.clear();
@@ -78,23 +91,16 @@ impl Engine {
             return;
         };
         self.count("uplink-roamed");
-        let gateway = bridge.gateway;
-        let place = gateway.and_then(|ip| self.hosts.verified(ip, Side::Uplink, now));
-        self.network.interrupt(place.map(|place| place.mac));
-        // It is its first answer from here on that tells.
-        self.hosts
-            .retain(|ip, side| side == Side::Wired || Some(ip) != gateway);
+        self.interrupt_network(now);
         self.guard(now, Some(bridge.address), frames, |guard, outlet| {
             guard.ask_again(outlet);
         });
-        if let Some(gateway) = gateway {
-            let mut turn = Turn {
-                now,
-                bridge,
-                counters: &mut self.counters,
-                frames,
-            };
-            turn.ask(Side::Uplink, None, gateway);
-        }
+        let mut turn = Turn {
+            now,
+            bridge,
+            counters: &mut self.counters,
+            frames,
+        };
+        self.hosts.recognise_gateway(&mut turn);
     }
 }
