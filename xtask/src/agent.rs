@@ -221,7 +221,7 @@ fn standard_library(
         .context("the cache folder has no parent")?;
     fs::create_dir_all(parent).with_context(|| format!("while creating {}", parent.display()))?;
     let scratch = tempfile::Builder::new().prefix("std-").tempdir_in(parent)?;
-    let _unfinished = interrupt::Unfinished::folder(scratch.path());
+    let _unfinished = interrupt::Unfinished::scratch(scratch.path());
 
     source.unpack_standard_library(
         workspace,

@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
     let board = boards::load(&workspace, &args.board.name)?;
     let bars = Bars::new();
     let scratch = tempfile::tempdir()?;
-    let _unfinished = interrupt::Unfinished::folder(scratch.path());
+    let _unfinished = interrupt::Unfinished::scratch(scratch.path());
     let output = scratch.path().join("image.img");
     let networks = Networks::new()?;
     let job = Job {

@@ -18,7 +18,7 @@ const EXIT_CODE: i32 = 130;
 
 static UNFINISHED: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
-/// A file on its way to its destination, or a folder for the time being.
+/// A file on its way to its destination, or something for the time being.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     partial: PathBuf,
@@ -38,8 +38,8 @@ impl Unfinished {
         })
     }
 
-    /// Names a folder that nobody needs once the program has ended.
-    pub fn folder(path: &Path) -> Self {
+    /// Names a file or a folder that nobody needs once the program has ended.
+    pub fn scratch(path: &Path) -> Self {
         Self::add(Entry {
             partial: path.to_owned(),
             destination: None,
@@ -91,7 +91,7 @@ fn end(unfinished: &[Entry]) -> ! {
             }
             Some(_) => {}
             // What is still being written there stays; it is in a folder for such things.
-            None => drop(fs::remove_dir_all(partial)),
+            None => drop(fs::remove_dir_all(partial).or_else(|_| fs::remove_file(partial))),
         }
     }
     if !said {

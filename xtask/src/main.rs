@@ -16,6 +16,7 @@ mod rig;
 mod site;
 mod soak;
 mod source;
+mod start_policy;
 mod test;
 mod tools;
 mod usage;

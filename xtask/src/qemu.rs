@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
     let board = boards::load(&workspace, &args.board)?;
     let scratch = tempfile::tempdir()?;
-    let _unfinished = interrupt::Unfinished::folder(scratch.path());
+    let _unfinished = interrupt::Unfinished::scratch(scratch.path());
     let boot = Boot {
         image: &args.image,
         board: &board,

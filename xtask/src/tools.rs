@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use xshell::{Shell, cmd};
 
+use crate::start_policy::{START_POLICY, StartPolicy};
+
 /// A program, and the Debian package that has it.
 struct Tool {
     program: &'static str,
@@ -89,8 +91,8 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
-/// DHCP servers and clients, and mDNS responders, that the agent is tried with. Installing a server's package may start it, and a machine's network
-/// is no place for a test's server: they are installed only where a policy keeps packages from starting anything.
+/// DHCP servers and clients, and mDNS responders, that the agent is tried with. Installing a server's package starts it, unless a
+/// policy forbids that (see `start_policy`), and a machine's network is no place for a test's server.
 const PEERS: &[Tool] = &[
     Tool {
         program: "avahi-daemon",
@@ -121,7 +123,6 @@ const PEERS: &[Tool] = &[
         package: "kea-dhcp4-server",
     },
 ];
-const START_POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Returns whether a check that cannot run is a failure.
 pub fn require_all() -> bool {
@@ -156,12 +157,12 @@ pub fn provide(shell: &Shell) -> Result<()> {
             .ignore_stdout()
             .run()
             .context("while refreshing the package lists")?;
-        let startable = !Path::new(START_POLICY).exists();
-        let wanted = missing.iter().filter(|tool| {
-            let server = PEERS.iter().any(|peer| peer.package == tool.package);
-            !(server && startable)
-        });
-        let wanted: Vec<&str> = wanted.map(|tool| tool.package).collect();
+        let policy = StartPolicy::put(Path::new(START_POLICY))
+            .with_context(|| format!("while writing {START_POLICY}"))?;
+        if policy.is_some() {
+            eprintln!("Until then {START_POLICY} keeps them from starting anything.");
+        }
+        let wanted = &packages;
         cmd!(
             shell,
             "apt-get install -y -q --no-install-recommends {wanted...}"
@@ -170,6 +171,7 @@ pub fn provide(shell: &Shell) -> Result<()> {
         .ignore_stdout()
         .run()
         .context("while installing packages for the tests")?;
+        drop(policy);
         drop(shell_environment);
     }
     let still: Vec<&str> = self::missing().iter().map(|tool| tool.program).collect();
