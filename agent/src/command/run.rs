@@ -23,7 +23,7 @@ pub struct Args {
     /// A configuration file; what is given on the command line wins over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the lock, the status socket and the ledger of sysctls live
+    /// Where the lock, the status socket and the ledger of what is to be given back live
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
     run_dir: PathBuf,
     /// How much to say: error, warn, info, debug, trace

@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use crate::addr::MacAddr;
 use crate::config::{Overrides, parse_config};
 use crate::engine::{Engine, Input, RANDOM_BYTES, Settings};
+use crate::shell::ledger::{self, Held};
 use crate::shell::netlink::decode_datagram;
-use crate::shell::sysctl::parse_ledger;
 use crate::wire::arp::Operation;
 use crate::wire::dhcp::{self, Dhcp};
 use crate::wire::dhcp_patch::Patch;
@@ -197,8 +197,12 @@ pub(super) fn netlink(bytes: &[u8]) {
 
 /// A ledger, whoever wrote it, leads to no file but a setting's own.
 pub(super) fn ledger(bytes: &[u8]) {
-    for (setting, value) in parse_ledger(bytes, "boot", "net").settings() {
-        assert!(!setting.is_empty() && !setting.contains(['/', '.']));
-        assert!(value.parse::<i64>().is_ok(), "{value:?}");
+    for entry in ledger::parse(bytes, "boot", "net") {
+        match entry.held {
+            Held::Sysctl { index: _, setting } => {
+                assert!(!setting.is_empty() && !setting.contains(['/', '.']));
+            }
+            Held::Up { index: _ } | Held::PowerSave { index: _ } => {}
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  netlink notifications --+                                   +--> netlink requests (awaited)
-//!  wired packet socket ----+                                   +--> sysctls, with their ledger
+//!  wired packet socket ----+                                   +--> sysctls, after the ledger
 //!  uplink packet socket ---+--> Input --> engine --> Action ---+--> frames out of either side
 //!  glimpses of traffic ----+
 //!  radio, supplicant ------+                                   +--> the radio, its supplicant
@@ -26,6 +26,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, error, info, trace, warn};
 
+use super::ledger::Ledger;
 use super::netlink::{Netlink, Notifications, Notified};
 use super::packet_socket::{FRAME_LIMIT, PacketSocket, Received};
 use super::port67::{Holding, Port67, hold_port67};
@@ -35,7 +36,6 @@ use super::service;
 use super::signals::{Asked, Signals};
 use super::start_pages;
 use super::status::StatusServer;
-use super::sysctl::Sysctls;
 use super::world::World;
 use crate::addr::Side;
 use crate::config::ConfigSource;
@@ -104,16 +104,16 @@ impl EventLoop {
         let notifications =
             Notifications::subscribe().context("while subscribing to netlink notifications")?;
         let netlink = Netlink::open().context("while opening a netlink socket")?;
-        let ledger = run_dir.sysctl_ledger();
-        let sysctls = Sysctls::load(&ledger)
-            .with_context(|| format!("while reading {}", ledger.display()))?;
+        let ledger = run_dir.ledger();
+        let ledger =
+            Ledger::load(&ledger).with_context(|| format!("while reading {}", ledger.display()))?;
         let socket = run_dir.status_socket();
         let status = StatusServer::listen(&socket)
             .with_context(|| format!("while listening on {}", socket.display()))?;
         Ok(EventLoop {
             source,
             engine: Engine::new(config.settings, random_bytes()?),
-            world: World::new(netlink, sysctls, Radio::new(radio_paths(run_dir))),
+            world: World::new(netlink, ledger, Radio::new(radio_paths(run_dir))),
             notifications,
             status,
             status_pause: None,
@@ -127,6 +127,7 @@ impl EventLoop {
 
     /// Takes the kernel's state, says that it is ready, and turns until the end is asked for.
     async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
+        self.world.end_interruptions().await?;
         let now = Instant::now();
         self.try_port67(now).await?;
         self.take_dump(now).await?;
@@ -145,7 +146,7 @@ impl EventLoop {
                 "not everything was given back within {STOP_PATIENCE:?}"
             )),
         };
-        let released = self.world.release_sysctls().await;
+        let released = self.world.release().await;
         info!("stopped");
         emptied.and(released)
     }
@@ -157,8 +158,7 @@ impl EventLoop {
                 anyhow::bail!("told to stop twice, so not everything was given back");
             }
         }
-        self.world.radio().settle().await;
-        Ok(())
+        self.world.settle_radio().await
     }
 
     /// Waits for something to happen and deals with it. Returns whether the end was asked for.
@@ -292,7 +292,7 @@ impl EventLoop {
     }
 
     async fn take_radio(&mut self, now: Instant) -> anyhow::Result<()> {
-        for event in self.world.radio().take() {
+        for event in self.world.take_radio()? {
             debug!(?event, "radio");
             self.tell(Input::Radio(event), now).await?;
         }

@@ -6,6 +6,7 @@
 pub mod driver;
 pub mod event_loop;
 pub(crate) mod kernel_message;
+pub(crate) mod ledger;
 pub mod logging;
 pub(crate) mod netlink;
 pub(crate) mod packet_socket;

@@ -201,8 +201,8 @@ impl Netlink {
         })
     }
 
-    /// Returns the present name of an interface, if it exists.
-    pub(crate) async fn name_of(&self, index: IfIndex) -> Result<Option<String>, NetlinkError> {
+    /// Returns an interface as it is at present, if it exists.
+    pub(crate) async fn link(&self, index: IfIndex) -> Result<Option<Link>, NetlinkError> {
         let reply = self
             .handle
             .link()
@@ -212,10 +212,7 @@ impl Netlink {
             .try_next()
             .await;
         match reply.map_err(NetlinkError::from) {
-            Ok(message) => Ok(message
-                .as_ref()
-                .and_then(decode_link)
-                .map(|(_, link)| link.name)),
+            Ok(message) => Ok(message.as_ref().and_then(decode_link).map(|(_, link)| link)),
             Err(NetlinkError::Refused {
                 errno: libc::ENODEV,
             }) => Ok(None),

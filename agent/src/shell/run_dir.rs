@@ -63,9 +63,9 @@ impl RunDir {
         status_socket(&self.path)
     }
 
-    /// Returns the path of the ledger of sysctls that are to be given back.
-    pub fn sysctl_ledger(&self) -> PathBuf {
-        self.path.join("sysctl.json")
+    /// Returns the path of the ledger of what is to be given back.
+    pub fn ledger(&self) -> PathBuf {
+        self.path.join("ledger.json")
     }
 
     /// Returns the path of a file with a name.

@@ -3,12 +3,14 @@
 //! What the kernel refuses is not an error but news for the engine, kept until the loop fetches it. An interface that went
 //! away under an action is not even that: the notification that says so is on its way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use tracing::{debug, trace};
+use tracing::{debug, info, trace, warn};
 
+use super::ledger::{Entry, Held, Ledger};
 use super::netlink::{Netlink, NetlinkError};
 use super::packet_socket::{PacketSocket, is_link_gone};
 use super::radio::Radio;
@@ -16,14 +18,18 @@ use super::service;
 use super::sysctl::{ALL, Sysctls};
 use super::traffic_socket::Traffic;
 use crate::addr::{IfIndex, Side};
-use crate::engine::{Action, Change, Sysctl};
+use crate::engine::{Action, Change, Link, RadioAction, RadioEvent, Stage, Sysctl};
 use crate::hint::Hinted;
 use crate::wire::discovery::Protocol;
+
+/// How long the radio is waited for when all else has been given back.
+const RADIO_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything an action can reach.
 pub(crate) struct World {
     netlink: Netlink,
     sysctls: Sysctls,
+    ledger: Ledger,
     radio: Radio,
     wired: Option<PacketSocket>,
     uplink: Option<PacketSocket>,
@@ -42,10 +48,11 @@ pub(crate) struct Sources<'a> {
 
 impl World {
     /// Starts with no packet socket open.
-    pub(crate) fn new(netlink: Netlink, sysctls: Sysctls, radio: Radio) -> World {
+    pub(crate) fn new(netlink: Netlink, ledger: Ledger, radio: Radio) -> World {
         World {
             netlink,
-            sysctls,
+            sysctls: Sysctls::new(),
+            ledger,
             radio,
             wired: None,
             uplink: None,
@@ -103,16 +110,51 @@ impl World {
         self.finished
     }
 
-    /// Gives back the sysctls that are still held, by whichever process.
-    pub(crate) async fn release_sysctls(&mut self) -> anyhow::Result<()> {
-        let names = self
-            .netlink
-            .names()
-            .await
-            .context("while listing interfaces")?;
-        self.sysctls
-            .release_all(&names)
-            .context("while giving sysctls back")
+    /// Sets up what a killed process had set down for a moment. The engine would take it for an interface that was down before.
+    pub(crate) async fn end_interruptions(&mut self) -> anyhow::Result<()> {
+        let names = self.names().await?;
+        for entry in self.ledger.entries().to_vec() {
+            if matches!(entry.held, Held::Up { .. }) && entry.previous != 0 {
+                info!(?entry, "ending an interruption that a killed process began");
+                if let Err(error) = self.give_back(&entry, &names).await {
+                    warn!("the interruption goes on: {error:#}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what is still held, by whichever process. All is tried; the first failure is returned.
+    pub(crate) async fn release(&mut self) -> anyhow::Result<()> {
+        let names = self.names().await?;
+        let mut result = Ok(());
+        for entry in self.ledger.entries().to_vec() {
+            result = result.and(self.give_back(&entry, &names).await);
+        }
+        let settled = tokio::time::timeout(RADIO_PATIENCE, self.settle_radio()).await;
+        result.and(
+            settled
+                .context("the radio did not take back what it had")
+                .flatten(),
+        )
+    }
+
+    async fn names(&self) -> anyhow::Result<BTreeMap<IfIndex, String>> {
+        let names = self.netlink.names().await;
+        names.context("while listing interfaces")
+    }
+
+    /// Takes the news from the radio.
+    pub(crate) fn take_radio(&mut self) -> anyhow::Result<Vec<RadioEvent>> {
+        let news = self.radio.take();
+        self.note_radio()?;
+        Ok(news)
+    }
+
+    /// Waits until everything that was to be set of the radio is.
+    pub(crate) async fn settle_radio(&mut self) -> anyhow::Result<()> {
+        self.radio.settle().await;
+        self.note_radio()
     }
 
     /// Performs one action.
@@ -130,7 +172,7 @@ impl World {
             }
             Action::Send { side, frame } => self.send(side, &frame),
             Action::Apply(change) => return self.apply(change).await,
-            Action::Radio(action) => self.radio.perform(action),
+            Action::Radio(action) => return self.ask_radio(action).await,
             Action::StateChanged { from: _, to } => service::tell_state(to),
             Action::Finished => self.finished = true,
         }
@@ -187,9 +229,9 @@ impl World {
         let refused = match &change {
             Change::HoldSysctl { sysctl, value } => self.hold_sysctl(*sysctl, *value).await?,
             Change::ReleaseSysctl { sysctl } => self.release_sysctl(*sysctl).await?,
-            Change::SetUp(_)
-            | Change::SetDown(_)
-            | Change::AddAddress { .. }
+            Change::SetUp(index) => self.set_link(&change, *index, 1).await?,
+            Change::SetDown(index) => self.set_link(&change, *index, 0).await?,
+            Change::AddAddress { .. }
             | Change::RemoveAddress { .. }
             | Change::AddRoute { .. }
             | Change::RemoveRoute { .. }
@@ -210,14 +252,17 @@ impl World {
 
     async fn hold_sysctl(&mut self, sysctl: Sysctl, value: u8) -> anyhow::Result<Option<i32>> {
         match self.sysctl_name(sysctl).await? {
-            Some(name) => errno_of_file(self.sysctls.hold(sysctl, &name, value)),
+            Some(name) => errno_of_file(self.sysctls.hold(&mut self.ledger, sysctl, &name, value)),
             None => Ok(None),
         }
     }
 
     async fn release_sysctl(&mut self, sysctl: Sysctl) -> anyhow::Result<Option<i32>> {
         let name = self.sysctl_name(sysctl).await?;
-        errno_of_file(self.sysctls.release(sysctl, name.as_deref()))
+        let released = self
+            .sysctls
+            .release(&mut self.ledger, sysctl, name.as_deref());
+        errno_of_file(released)
     }
 
     /// Returns the directory of a sysctl; none if its interface is gone.
@@ -225,10 +270,112 @@ impl World {
         match sysctl.index {
             None => Ok(Some(ALL.to_owned())),
             Some(index) => {
-                let name = self.netlink.name_of(index).await;
-                name.with_context(|| format!("while looking up the name of interface {index}"))
+                let link = self.link(index).await?;
+                Ok(link.map(|link| link.name))
             }
         }
+    }
+
+    /// Returns an interface, if it exists.
+    async fn link(&self, index: IfIndex) -> anyhow::Result<Option<Link>> {
+        let link = self.netlink.link(index).await;
+        link.with_context(|| format!("while looking interface {index} up"))
+    }
+
+    /// Sets an interface up (1) or down (0), after writing down what it was.
+    async fn set_link(
+        &mut self,
+        change: &Change,
+        index: IfIndex,
+        value: i64,
+    ) -> anyhow::Result<Option<i32>> {
+        let Some(link) = self.link(index).await? else {
+            return Ok(Some(libc::ENODEV));
+        };
+        let held = Held::Up { index: index.0 };
+        let remembered = self.ledger.remember(held.clone(), link.up.into());
+        if let Some(errno) = errno_of_file(remembered)? {
+            return Ok(Some(errno));
+        }
+        match errno_of_netlink(self.netlink.apply(change).await)? {
+            None => errno_of_file(self.ledger.note(&held, value)),
+            refused @ Some(_) => Ok(refused),
+        }
+    }
+
+    /// Has something done to the radio, after writing down what is set for a while. What cannot be given back is not set.
+    async fn ask_radio(&mut self, action: RadioAction) -> anyhow::Result<()> {
+        let previous = match action {
+            RadioAction::SetPowerSave { index, .. } => {
+                let dozing = self.radio.may_doze(index);
+                dozing.map(|dozing| (Held::PowerSave { index: index.0 }, dozing.into()))
+            }
+            RadioAction::Recover {
+                index: Some(index),
+                stage: Stage::Interface,
+            } => {
+                let link = self.link(index).await?;
+                link.map(|link| (Held::Up { index: index.0 }, link.up.into()))
+            }
+            RadioAction::Watch { .. } | RadioAction::Unwatch | RadioAction::Recover { .. } => None,
+        };
+        if let Some((held, previous)) = previous
+            && let Err(error) = self.ledger.remember(held, previous)
+        {
+            warn!(?action, %error, "not done, as it could not be written down");
+            return Ok(());
+        }
+        self.radio.perform(action);
+        Ok(())
+    }
+
+    fn note_radio(&mut self) -> anyhow::Result<()> {
+        for (held, value) in self.radio.take_set() {
+            self.ledger.note(&held, value)?;
+        }
+        Ok(())
+    }
+
+    async fn give_back(
+        &mut self,
+        entry: &Entry,
+        names: &BTreeMap<IfIndex, String>,
+    ) -> anyhow::Result<()> {
+        let name = match entry.held.index() {
+            None => Some(ALL),
+            Some(index) => names.get(&index).map(String::as_str),
+        };
+        // What went with its interface needs no giving back.
+        if let Some(name) = name {
+            let on = entry.previous != 0;
+            match entry.held {
+                Held::Sysctl { ref setting, .. } => {
+                    let restored = self.sysctls.restore(name, setting, entry.previous);
+                    restored.with_context(|| format!("while giving {setting} of {name} back"))?;
+                }
+                Held::Up { index } => {
+                    let index = IfIndex(index);
+                    let change = if on {
+                        Change::SetUp(index)
+                    } else {
+                        Change::SetDown(index)
+                    };
+                    let changed = self.netlink.apply(&change).await;
+                    changed.with_context(|| format!("while setting {name} up or down again"))?;
+                }
+                Held::PowerSave { index } => {
+                    let index = IfIndex(index);
+                    // A driver that refused to change it has nothing to take back.
+                    if self.radio.may_doze(index) != Some(on) {
+                        self.radio.perform(RadioAction::SetPowerSave { index, on });
+                        // Noted when it is done.
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        self.ledger.forget(&entry.held)?;
+        Ok(())
     }
 }
 
@@ -247,6 +394,6 @@ fn errno_of_file(result: io::Result<()>) -> anyhow::Result<Option<i32>> {
     match result.map_err(|error| (error.raw_os_error(), error)) {
         Ok(()) => Ok(None),
         Err((Some(errno), _)) => Ok(Some(errno)),
-        Err((None, error)) => Err(error).context("while changing a sysctl"),
+        Err((None, error)) => Err(error).context("while changing a setting"),
     }
 }

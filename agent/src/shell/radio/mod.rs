@@ -23,6 +23,7 @@ use std::time::Duration;
 use tokio::runtime;
 use tracing::{debug, warn};
 
+use super::ledger::Held;
 use super::netlink::Netlink;
 use crate::addr::IfIndex;
 use crate::engine::{RadioAction, RadioEvent, Stage};
@@ -30,7 +31,7 @@ use crate::engine::{RadioAction, RadioEvent, Stage};
 use nl80211::Nl80211;
 use notices::{Notice, Notices};
 use supplicant::{Heard, Supplicant};
-use worker::{Done, Job, Worker};
+use worker::{Job, Outcome, Worker};
 
 /// Notifications or messages taken from one source in a turn.
 const BATCH: usize = 64;
@@ -55,6 +56,10 @@ pub(crate) struct Radio {
     noticed: Vec<Notice>,
     /// What the engine has not heard of.
     news: Vec<RadioEvent>,
+    /// What was set, and to what, and nobody has noted.
+    set: Vec<(Held, i64)>,
+    /// Whether a radio may doze, as was read or set last.
+    dozing: Option<(IfIndex, bool)>,
 }
 
 struct Watched {
@@ -75,6 +80,8 @@ impl Radio {
             watched: None,
             noticed: Vec::new(),
             news: Vec::new(),
+            set: Vec::new(),
+            dozing: None,
         }
     }
 
@@ -113,6 +120,18 @@ impl Radio {
             self.read();
         }
         std::mem::take(&mut self.news)
+    }
+
+    /// Returns whether an interface's radio may doze, as far as anybody knows.
+    pub(crate) fn may_doze(&self, index: IfIndex) -> Option<bool> {
+        self.dozing
+            .filter(|(of, _)| *of == index)
+            .map(|(_, dozing)| dozing)
+    }
+
+    /// Takes what has been set of the machine's state, and to what.
+    pub(crate) fn take_set(&mut self) -> Vec<(Held, i64)> {
+        std::mem::take(&mut self.set)
     }
 
     /// Has the state of the radio read, if there is one; it is told as any news is.
@@ -169,13 +188,34 @@ impl Radio {
         self.read();
     }
 
-    fn take_done(&mut self, (job, news): Done) {
+    fn note(&mut self, job: Job) {
+        self.set.extend(job.sets());
+        if let Job::SetPowerSave { index, on } = job {
+            self.dozing = Some((index, on));
+        }
+    }
+
+    fn take_done(&mut self, (job, outcome): (Job, Outcome)) {
+        let news = match outcome {
+            Outcome::Set => {
+                self.note(job);
+                None
+            }
+            Outcome::Told(news) => Some(news),
+            Outcome::Failed => None,
+        };
         let Some(watched) = &mut self.watched else {
             return;
         };
         // What became of another interface is nobody's concern any more.
         if job.index() != watched.index {
             return;
+        }
+        if let Some(RadioEvent::State {
+            state: Some(state), ..
+        }) = &news
+        {
+            self.dozing = state.power_save.map(|dozing| (watched.index, dozing));
         }
         let is_none = matches!(news, Some(RadioEvent::State { state: None, .. }));
         if is_none && !watched.recognised {
@@ -257,40 +297,45 @@ impl Radio {
     }
 }
 
-/// Does a job, in the thread that it is called in, for as long as it takes. Returns what there is to tell of it.
-fn perform(job: Job) -> Option<RadioEvent> {
+/// Does a job, in the thread that it is called in, for as long as it takes.
+fn perform(job: Job) -> Outcome {
     match job {
-        Job::Read(index) => {
-            let read = ask(|nl80211| nl80211.read(index));
-            let state = read.inspect_err(|error| debug!(%error, "the radio does not answer"));
-            let uptime = uptime().inspect_err(|error| debug!(%error, "the uptime is unknown"));
-            Some(RadioEvent::State {
-                state: state.ok()?,
-                uptime: uptime.ok()?,
-            })
-        }
-        Job::SetPowerSave { index, on } => {
-            let set = ask(|nl80211| nl80211.set_power_save(index, on));
-            set.err().map(|error| RadioEvent::PowerSaveRefused {
+        Job::Read(index) => match read(index) {
+            Ok(state) => Outcome::Told(state),
+            Err(error) => {
+                debug!(%error, "the radio does not answer");
+                Outcome::Failed
+            }
+        },
+        Job::SetPowerSave { index, on } => match ask(|nl80211| nl80211.set_power_save(index, on)) {
+            Ok(()) => Outcome::Set,
+            Err(error) => Outcome::Told(RadioEvent::PowerSaveRefused {
                 errno: error.raw_os_error().unwrap_or(libc::EIO),
-            })
-        }
+            }),
+        },
         Job::Disconnect(index) => {
             let ended = ask(|nl80211| nl80211.disconnect(index));
-            warn_of(ended, Stage::Reassociate);
-            None
+            outcome_of_stage(Stage::Reassociate, ended)
         }
-        Job::Restart(index) => {
-            warn_of(restart(index), Stage::Interface);
-            None
+        Job::Restart(index) => outcome_of_stage(Stage::Interface, restart(index)),
+    }
+}
+
+fn outcome_of_stage(stage: Stage, done: io::Result<()>) -> Outcome {
+    match done {
+        Ok(()) => Outcome::Set,
+        Err(error) => {
+            warn!(?stage, %error, "the radio was not recovered");
+            Outcome::Failed
         }
     }
 }
 
-fn warn_of(done: io::Result<()>, stage: Stage) {
-    if let Err(error) = done {
-        warn!(?stage, %error, "the radio was not recovered");
-    }
+fn read(index: IfIndex) -> io::Result<RadioEvent> {
+    Ok(RadioEvent::State {
+        state: ask(|nl80211| nl80211.read(index))?,
+        uptime: uptime()?,
+    })
 }
 
 fn ask<T>(question: impl FnOnce(&Nl80211) -> io::Result<T>) -> io::Result<T> {
@@ -340,5 +385,44 @@ pub(crate) fn decode_anything(bytes: &[u8]) {
     nl80211::decode_anything(bytes);
     if let Ok(text) = str::from_utf8(bytes) {
         supplicant::parse(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_set_is_noted_and_what_was_refused_is_not() {
+        let paths = Paths {
+            supplicant_client: PathBuf::new(),
+            driver_request: PathBuf::new(),
+            reboot_request: PathBuf::new(),
+        };
+        let mut radio = Radio::new(paths);
+        radio.worker = Worker::new(|job| match job {
+            Job::SetPowerSave { on: true, .. } => {
+                Outcome::Told(RadioEvent::PowerSaveRefused { errno: 95 })
+            }
+            Job::SetPowerSave { on: false, .. } | Job::Restart(_) => Outcome::Set,
+            Job::Read(_) | Job::Disconnect(_) => Outcome::Failed,
+        });
+        let index = IfIndex(2);
+        for action in [
+            RadioAction::SetPowerSave { index, on: false },
+            RadioAction::Recover {
+                index: Some(index),
+                stage: Stage::Interface,
+            },
+        ] {
+            radio.perform(action);
+        }
+        radio.settle().await;
+        let (dozing, up) = (Held::PowerSave { index: 2 }, Held::Up { index: 2 });
+        assert_eq!(radio.take_set(), [(dozing, 0), (up, 1)]);
+        radio.perform(RadioAction::SetPowerSave { index, on: true });
+        radio.settle().await;
+        assert_eq!(radio.take_set(), []);
+        assert_eq!(radio.may_doze(index), Some(false));
     }
 }

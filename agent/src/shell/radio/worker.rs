@@ -17,6 +17,7 @@ use tracing::debug;
 
 use crate::addr::IfIndex;
 use crate::engine::RadioEvent;
+use crate::shell::ledger::Held;
 
 /// Something to be done with the radio of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,16 @@ impl Job {
         }
     }
 
+    /// Returns what of the machine's state the job sets, and to what.
+    pub(super) fn sets(self) -> Option<(Held, i64)> {
+        let IfIndex(index) = self.index();
+        match self {
+            Job::SetPowerSave { index: _, on } => Some((Held::PowerSave { index }, on.into())),
+            Job::Restart(_) => Some((Held::Up { index }, 1)),
+            Job::Read(_) | Job::Disconnect(_) => None,
+        }
+    }
+
     fn is_reading(self) -> bool {
         match self {
             Job::Read(_) => true,
@@ -50,23 +61,29 @@ impl Job {
     }
 }
 
-/// A job that was done, and the news from it.
-pub(super) type Done = (Job, Option<RadioEvent>);
+/// What came of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// What was to be set is set.
+    Set,
+    /// There is something to tell: an answer, or a refusal.
+    Told(RadioEvent),
+    /// Nothing came of it.
+    Failed,
+}
 
-type Perform = dyn Fn(Job) -> Option<RadioEvent> + Send + Sync;
+type Perform = dyn Fn(Job) -> Outcome + Send + Sync;
 
 /// The thread's jobs.
 pub(super) struct Worker {
     perform: Arc<Perform>,
-    running: Option<(Job, JoinHandle<Option<RadioEvent>>)>,
+    running: Option<(Job, JoinHandle<Outcome>)>,
     waiting: VecDeque<Job>,
 }
 
 impl Worker {
     /// Starts with nothing to do; `perform` does a job.
-    pub(super) fn new(
-        perform: impl Fn(Job) -> Option<RadioEvent> + Send + Sync + 'static,
-    ) -> Worker {
+    pub(super) fn new(perform: impl Fn(Job) -> Outcome + Send + Sync + 'static) -> Worker {
         Worker {
             perform: Arc::new(perform),
             running: None,
@@ -98,16 +115,16 @@ impl Worker {
     }
 
     /// Waits until a job is done. A wait given up loses nothing.
-    pub(super) async fn done(&mut self) -> Done {
+    pub(super) async fn done(&mut self) -> (Job, Outcome) {
         let Some((job, thread)) = &mut self.running else {
             return pending().await;
         };
         let job = *job;
-        let news = thread.await;
+        let outcome = thread.await;
         self.running = None;
         self.go_on();
-        let news = news.inspect_err(|error| debug!(?job, %error, "the thread ended early"));
-        (job, news.ok().flatten())
+        let outcome = outcome.inspect_err(|error| debug!(?job, %error, "the thread ended early"));
+        (job, outcome.unwrap_or(Outcome::Failed))
     }
 
     fn go_on(&mut self) {
@@ -138,7 +155,7 @@ mod tests {
             // Gone with the test.
             let _ = released.lock().unwrap().recv();
             let errno = job.index().0.cast_signed();
-            Some(RadioEvent::PowerSaveRefused { errno })
+            Outcome::Told(RadioEvent::PowerSaveRefused { errno })
         });
         (worker, release)
     }
@@ -185,7 +202,7 @@ mod tests {
         }
         // Giving the wait up lost neither the job nor its news.
         release.send(()).unwrap();
-        let news = RadioEvent::PowerSaveRefused { errno: 2 };
-        assert_eq!(worker.done().await, (Job::Read(WLAN0), Some(news)));
+        let told = Outcome::Told(RadioEvent::PowerSaveRefused { errno: 2 });
+        assert_eq!(worker.done().await, (Job::Read(WLAN0), told));
     }
 }

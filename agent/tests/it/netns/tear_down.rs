@@ -80,6 +80,39 @@ fn what_is_said_of_all_interfaces_does_not_count_while_bridging() {
 }
 
 #[test]
+fn a_link_that_a_killed_agent_raised_is_set_down_at_the_end() {
+    in_namespace(|rig| {
+        ip("link set down0 down");
+        let before = network_state();
+        rig.start_bridging().kill();
+        let agent = rig.start_bridging();
+        assert_eq!(agent.terminate(), Some(0));
+        assert_eq!(network_state(), before);
+    });
+}
+
+#[test]
+fn an_agent_killed_while_it_interrupts_the_wire_leaves_it_up_in_the_end() {
+    in_namespace(|rig| {
+        let before = network_state();
+        let killed = rig.start_bridging();
+        // On another network, hosts are made to ask for another address.
+        ip("addr del 192.168.77.2/24 dev up0");
+        ip("addr add 192.168.88.2/24 dev up0");
+        let is_up = || ip("link show dev down0").contains(",UP");
+        eventually("the wire is interrupted", || !is_up());
+        killed.kill();
+        assert!(!is_up());
+        ip("addr del 192.168.88.2/24 dev up0");
+        ip("addr add 192.168.77.2/24 dev up0");
+        ip("route add default via 192.168.77.1 dev up0");
+        let agent = rig.start_bridging();
+        assert_eq!(agent.terminate(), Some(0));
+        assert_eq!(network_state(), before);
+    });
+}
+
+#[test]
 fn a_start_after_sigkill_and_a_change_of_network_cleans_up() {
     in_namespace(|rig| {
         rig.make_client_a_printer();
