@@ -4,8 +4,9 @@
 //! still, what arrives is text with other people's network names in it, and only fixed words at fixed places are believed.
 //! Events begin with a level in angle brackets, replies do not.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use socket2::SockRef;
@@ -51,6 +52,8 @@ impl Supplicant {
             socket: UnixDatagram::bind(own_path)?,
             own_path: own_path.to_owned(),
         };
+        // It may be root without root's say over the files of others, and shares our group.
+        fs::set_permissions(own_path, Permissions::from_mode(0o660))?;
         supplicant.socket.connect(path)?;
         supplicant.send("ATTACH")?;
         Ok(supplicant)
@@ -224,6 +227,8 @@ mod tests {
         let rig = Rig::new();
         let supplicant = rig.attach().unwrap();
         assert_eq!(rig.request(), "ATTACH");
+        let ours = fs::metadata(rig.directory.path().join("ours")).unwrap();
+        assert_eq!(ours.permissions().mode() & 0o777, 0o660);
         rig.say(b"OK\n");
         assert_eq!(hear(&supplicant).await, Heard::Other);
         rig.say(&[b"<3>".as_slice(), &[0xff; 8000]].concat());
