@@ -52,6 +52,24 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Returns an error unless the programs are formatted and compile: being no part of the workspace, nothing else looks at them.
+pub fn check(workspace: &Workspace) -> Result<()> {
+    let shell = Shell::new()?;
+    shell.change_dir(workspace.root.join("agent/fuzz"));
+    cmd!(shell, "cargo fmt --check").quiet().run()?;
+    // Nothing is linked, so the fuzzer, which takes a C++ compiler and a while, may be said to be somewhere already.
+    let _fuzzer = shell.push_env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a");
+    // What the lints compiled is there.
+    let out = &workspace.target;
+    cmd!(
+        shell,
+        "cargo check --quiet --locked --bins --target-dir {out}"
+    )
+    .quiet()
+    .run()?;
+    Ok(())
+}
+
 /// Returns the target of the name, or all: each has a folder of seeds.
 fn chosen(folder: &Path, named: Option<&str>) -> Result<Vec<String>> {
     let seeds = folder.join("seeds");

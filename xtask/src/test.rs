@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that is checked, in the order in which it fails fastest.
 //!
-//! Format, lints, documentation, licences; unit, property, network-namespace and image tests; then the image itself in an
+//! Format, lints, the fuzzer's programs, documentation, licences; unit, property, network-namespace and image tests; then the image itself in an
 //! emulator against a simulated radio. `REQUIRE_ALL=1` turns every check that cannot run into a failure.
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use xshell::{Shell, cmd};
 
 use crate::progress::Bars;
 use crate::source::{Source, choose_beside};
-use crate::{boards, e2e, tools, workspace::Workspace};
+use crate::{boards, e2e, fuzz, tools, workspace::Workspace};
 
 /// Tells the image builder's tests where a kernel's package is.
 const REAL_KERNEL: &str = "FOOTBRIDGE_TEST_KERNEL";
@@ -50,6 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
             .quiet()
             .run()?)
         }),
+        check("fuzz programs", || fuzz::check(&workspace)),
         check("documentation", || {
             let _warnings = shell.push_env("RUSTDOCFLAGS", "-D warnings");
             Ok(
