@@ -81,20 +81,62 @@ fn d5_d6_d7_d8_every_client_gets_a_lease_from_every_server() {
             });
         }
     });
-    let mut outcomes = outcomes.into_inner().unwrap();
-    outcomes.sort();
+    let outcomes = outcomes.into_inner().unwrap();
+    for line in table(&outcomes) {
+        eprintln!("MEASURED {line}");
+    }
     let mut unexpected = Vec::new();
-    for (server, client, found) in outcomes {
-        let (did, took) = found.split_once(" after ").unwrap_or((&found, "?"));
-        eprintln!("MEASURED lease of {client} from {server}: {took}");
+    for outcome in &outcomes {
+        let Outcome { server, client, .. } = outcome;
         let (expected, why) = expectation(server, client);
-        if did != expected {
+        if outcome.did != expected {
             unexpected.push(format!(
-                "{client} and {server}: {did}, but expected: {expected} ({why})"
+                "{client} and {server}: {}, but expected: {expected} ({why})",
+                outcome.did
             ));
         }
     }
     assert!(unexpected.is_empty(), "{unexpected:#?}");
+}
+
+/// How far a client came with a server.
+struct Outcome {
+    server: &'static str,
+    client: &'static str,
+    did: String,
+    /// The time to the lease.
+    took: String,
+}
+
+/// Returns the lines of a table of servers and clients: the time to the lease, and what else was not as with most.
+fn table(outcomes: &[Outcome]) -> Vec<String> {
+    let row = |first: &str, cells: Vec<String>| format!("| {first} | {} |", cells.join(" | "));
+    let clients = CLIENTS.iter().map(|client| client.name.to_owned());
+    let mut lines = vec![
+        row("lease from", clients.collect()),
+        row("---", vec!["---".to_owned(); CLIENTS.len()]),
+    ];
+    for server in &SERVERS {
+        let cell = |client: &Client| {
+            let of_pair =
+                |outcome: &&Outcome| (outcome.server, outcome.client) == (server.name, client.name);
+            outcomes
+                .iter()
+                .find(of_pair)
+                .map_or_else(|| "not there".to_owned(), Outcome::in_short)
+        };
+        lines.push(row(server.name, CLIENTS.iter().map(cell).collect()));
+    }
+    lines
+}
+
+impl Outcome {
+    fn in_short(&self) -> String {
+        let usual: Vec<&str> = EVERYTHING.split(' ').collect();
+        let others = self.did.split(' ').filter(|word| !usual.contains(word));
+        let words = [self.took.as_str()].into_iter().chain(others);
+        words.collect::<Vec<_>>().join(", ")
+    }
 }
 
 fn expectation(server: &str, client: &str) -> (&'static str, &'static str) {
@@ -108,11 +150,7 @@ fn expectation(server: &str, client: &str) -> (&'static str, &'static str) {
 }
 
 /// Runs a pair in namespaces of its own, if its programs are there.
-fn outcome(
-    test: &str,
-    server: &Server,
-    client: &Client,
-) -> Option<(&'static str, &'static str, String)> {
+fn outcome(test: &str, server: &Server, client: &Client) -> Option<Outcome> {
     let missing = server.missing().or_else(|| client.missing());
     if let Some(program) = missing {
         skip(
@@ -123,8 +161,15 @@ fn outcome(
     }
     let pair = format!("{} {}", server.name, client.name);
     let said = run_inside(test, &[(PAIR, &pair)], Company::Welcome);
-    let outcome = said.lines().find_map(|line| line.strip_prefix("OUTCOME "));
-    Some((server.name, client.name, outcome.unwrap().to_owned()))
+    let found = said.lines().find_map(|line| line.strip_prefix("OUTCOME "));
+    let found = found.unwrap();
+    let (did, took) = found.split_once(" after ").unwrap_or((found, "never"));
+    Some(Outcome {
+        server: server.name,
+        client: client.name,
+        did: did.to_owned(),
+        took: took.to_owned(),
+    })
 }
 
 /// Inside: has a client live through a lease, and says how far it came.
