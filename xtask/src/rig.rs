@@ -40,8 +40,9 @@ const MODULES: &[&str] = &[
 
 /// Programs the scripts call that the image has no need of.
 const APPLETS: &[&str] = &[
-    "awk", "cat", "cut", "find", "grep", "insmod", "kill", "ls", "nc", "ping", "sed", "sh", "tail",
-    "test", "timeout", "touch", "tr", "udhcpc", "usleep",
+    "awk", "cat", "cmp", "cut", "date", "diff", "false", "find", "grep", "insmod", "kill",
+    "killall", "ls", "nc", "ping", "rm", "sed", "seq", "sh", "sort", "tail", "test", "timeout",
+    "touch", "tr", "true", "udhcpc", "usleep",
 ];
 
 /// The guest's scripts.
@@ -53,6 +54,7 @@ const SCRIPTS: &[&str] = &[
     "lease",
     "moving",
     "radio",
+    "record",
     "report",
     "roaming",
     "run",
