@@ -51,6 +51,7 @@ const SCRIPTS: &[&str] = &[
     "bridging",
     "client",
     "discovery",
+    "hurrying",
     "lease",
     "moving",
     "radio",
