@@ -55,10 +55,13 @@ const SCRIPTS: &[&str] = &[
     "lease",
     "moving",
     "radio",
+    "reboot",
     "record",
     "report",
     "roaming",
     "run",
+    "sandbox",
+    "sandboxed",
 ];
 
 /// Returns the archive.
