@@ -67,9 +67,26 @@ impl Hosts {
         }
     }
 
-    /// Returns whether a question of ours to the host is open.
-    pub(crate) fn expects(&self, ip: Ipv4Addr) -> bool {
-        self.gateway.expects(ip) || self.table.find(ip).is_some_and(Host::is_asked)
+    /// Returns whether a question of ours for the host is open on a side.
+    pub(crate) fn expects(&self, side: Side, ip: Ipv4Addr) -> bool {
+        let asked = |host: &Host| {
+            let here = host.place.side == side;
+            match host.state {
+                State::Verified { .. } => {
+                    let doubted = host.doubt.is_some_and(|check| check.sent > 0);
+                    here && (doubted || host.is_to_prove_itself())
+                }
+                State::Checking(_) => here,
+                State::Sought(_) => here || host.searched,
+                State::Challenged { by, .. } => here || by.side == side,
+                State::Remembered { check, .. } => {
+                    here && check.is_some_and(|check| check.sent > 0)
+                }
+                State::Provisional { .. } => false,
+            }
+        };
+        let gateway = side == Side::Uplink && self.gateway.expects(ip);
+        gateway || self.table.find(ip).is_some_and(asked)
     }
 
     /// Does what is due and returns the hosts that were found at another place.
@@ -222,6 +239,7 @@ impl Hosts {
             {
                 turn.count("host-sought");
                 turn.ask(beyond, None, ip);
+                self.table.update(ip, |host| host.searched = true);
             }
             send(turn, ip, side, None, &mut check, *wait);
             self.table

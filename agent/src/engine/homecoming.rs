@@ -47,7 +47,7 @@ impl Homecoming {
     pub(crate) fn handle_tick(&mut self, turn: &mut Turn<'_>, hosts: &Hosts) {
         while self.next.is_some_and(|next| next <= turn.now) {
             let ip = self.waiting.pop_front();
-            let there = ip.filter(|ip| hosts.verified(*ip, Side::Wired, turn.now).is_some());
+            let there = ip.filter(|ip| hosts.proven(*ip, Side::Wired, turn.now).is_some());
             if let Some(ip) = there {
                 turn.announce(Side::Uplink, ip);
                 self.next = Some(turn.now + PACE);

@@ -75,14 +75,18 @@ pub(crate) struct Place {
     pub(crate) side: Side,
 }
 
-/// Announcements still to be made on the side a host left.
+/// Announcements of a host still to be made on the other side: of its move, or those it made itself. They wait until it answered a
+/// question of ours (A6).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Announcements {
     pub(crate) side: Side,
     /// The host kept its hardware address, and so may have kept what it knew of others.
     pub(crate) remembers: bool,
     pub(crate) left: u8,
+    /// When the next is due; while the host has not answered, from when it may be asked (again) if it speaks.
     pub(crate) next: Instant,
+    /// Whether the host was asked because of them.
+    pub(crate) asked: bool,
 }
 
 /// A second machine with the host's address (A7).
@@ -101,7 +105,7 @@ pub(crate) struct Host {
     pub(crate) state: State,
     /// When it last showed that it is alive.
     pub(crate) evidence: Instant,
-    /// It answered a question, which is more than a packet that anybody can send in any name.
+    /// It answered a question of ours: more than a packet that anybody can send in any name.
     pub(crate) proven: bool,
     pub(crate) lease_end: Option<Instant>,
     /// When somebody on the other side last asked for it.
@@ -110,6 +114,8 @@ pub(crate) struct Host {
     pub(crate) doubt: Option<Check>,
     /// From when it may be doubted (again).
     pub(crate) doubt_from: Instant,
+    /// Whether it was asked for on the other side as well since it fell silent.
+    pub(crate) searched: bool,
     pub(crate) conflict: Option<Conflict>,
     /// When a claim to its address was last dropped because nobody stood behind it.
     pub(crate) idle_claim: Option<Instant>,
@@ -145,6 +151,7 @@ impl Host {
             asked: None,
             doubt: None,
             doubt_from: now,
+            searched: false,
             conflict: None,
             idle_claim: None,
             passed_on: None,
@@ -174,7 +181,8 @@ impl Host {
     }
 
     pub(crate) fn deadline(&self) -> Instant {
-        let announcements = self.announcements.map(|announcements| announcements.next);
+        let announcements = self.announcements.filter(|_| self.proven);
+        let announcements = announcements.map(|announcements| announcements.next);
         let doubt = self.doubt.map(|check| check.next);
         let others = announcements.into_iter().chain(doubt);
         others.fold(self.state_deadline(), Instant::min)
@@ -192,23 +200,16 @@ impl Host {
         }
     }
 
-    /// Returns whether a question of ours to the host is open.
-    pub(crate) fn is_asked(&self) -> bool {
-        let check = match self.state {
-            State::Verified { .. } => self.doubt,
-            State::Checking(check) | State::Sought(check) | State::Challenged { check, .. } => {
-                Some(check)
-            }
-            State::Remembered { check, .. } => check,
-            State::Provisional { .. } => None,
-        };
-        check.is_some_and(|check| check.sent > 0)
-    }
-
     /// Takes note that the host is where it was thought to be.
     pub(crate) fn confirm(&mut self, word: Word, until: Instant, now: Instant) {
-        self.proven |= self.is_asked() || word == Word::Answered;
+        if word == Word::Answered && !self.proven {
+            self.proven = true;
+            if let Some(announcements) = &mut self.announcements {
+                announcements.next = now;
+            }
+        }
         self.evidence = now;
+        self.searched = false;
         self.outlive_lease(now);
         // Who spoke before it was asked may be doubted again at once: that it talks is what is expected of it.
         if self.doubt.take_if(|check| check.sent == 0).is_some() {
@@ -223,6 +224,11 @@ impl Host {
         if self.lease_end.take_if(|end| *end <= now).is_some() {
             self.source = Source::Arp;
         }
+    }
+
+    /// Returns whether an answer is expected before it is announced.
+    pub(crate) fn is_to_prove_itself(&self) -> bool {
+        !self.proven && self.announcements.is_some_and(|waiting| waiting.asked)
     }
 
     /// Keeps the host in mind for as long as the address is likely to be its own: until its lease ends, or for a while.

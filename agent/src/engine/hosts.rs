@@ -161,6 +161,10 @@ impl Hosts {
             self.hold(turn, ip, by);
         }
         self.table.update(ip, |host| host.confirm(word, until, now));
+        if host.announcements.is_some() {
+            self.announce_due(turn, ip);
+            self.have_prove_itself(turn, ip);
+        }
         Learned::Here
     }
 

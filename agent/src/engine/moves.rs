@@ -15,8 +15,8 @@ use super::turn::Turn;
 
 /// How long another claim to a host that answered for itself is only counted.
 const HOLD: Duration = Duration::from_secs(10);
-/// The same after a claim that nobody stood behind, for claims that are no answers: by then the first place was asked again.
-const IDLE_HOLD: Duration = Duration::from_secs(5);
+/// The same after a claim that nobody stood behind, for claims that are no answers: a host that does move must not wait for long.
+const IDLE_HOLD: Duration = Duration::from_secs(2);
 /// How long two machines with one address are shown as a problem.
 const CONFLICT_SHOWN: Duration = Duration::from_secs(300);
 /// Between two lines in the log about such machines, whichever they are.
@@ -24,6 +24,8 @@ const CONFLICT_LOGGED: Duration = Duration::from_secs(60);
 /// Announcements after a move, and their distance (A6).
 const ANNOUNCEMENTS: u8 = 2;
 pub(super) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
+/// Shortest time between two questions to a host that speaks and has yet to answer before it is announced.
+const PROOF_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Hosts {
     /// Takes a word from another place than the host's.
@@ -40,6 +42,7 @@ impl Hosts {
         match host.state {
             State::Provisional { .. } | State::Remembered { .. } => {
                 self.move_host(turn, ip, by, word);
+                self.have_prove_itself(turn, ip);
                 return self.learned(ip, by);
             }
             // Its old place did not answer when it was asked, and somebody elsewhere did.
@@ -131,7 +134,8 @@ impl Hosts {
         })
     }
 
-    /// Puts a known host to another place in one step, and tells the side it left if it changed sides.
+    /// Puts a known host to another place in one step, and has the side it left told if it changed sides: at once if it answered
+    /// from there.
     pub(super) fn move_host(
         &mut self,
         turn: &mut Turn<'_>,
@@ -156,6 +160,7 @@ impl Hosts {
                 remembers,
                 left: ANNOUNCEMENTS,
                 next: turn.now,
+                asked: false,
             });
         }
         self.table.put(ip, moved);
@@ -164,7 +169,7 @@ impl Hosts {
         self.announce_due(turn, ip);
     }
 
-    /// Makes the announcement that is due for a host that moved, while it is verified.
+    /// Makes the announcement that is due for a host, while it is verified and once it is proven.
     pub(super) fn announce_due(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr) {
         let Some(host) = self.table.find(ip) else {
             return;
@@ -172,7 +177,7 @@ impl Hosts {
         let Some(mut announcements) = host.announcements else {
             return;
         };
-        if announcements.next > turn.now {
+        if !host.proven || announcements.next > turn.now {
             return;
         }
         let verified = matches!(host.state, State::Verified { until } if until > turn.now);
@@ -198,8 +203,48 @@ impl Hosts {
         })
     }
 
-    /// Notes that the host's own announcement was passed on.
-    pub(crate) fn note_passed_on(&mut self, ip: Ipv4Addr, now: Instant) {
-        self.table.update(ip, |host| host.passed_on = Some(now));
+    /// Passes the host's own announcement on: at once if it ever answered us, and otherwise as soon as it does.
+    pub(crate) fn pass_on(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr, place: Place) {
+        let (now, side) = (turn.now, place.side.other());
+        let waits = self.table.update(ip, |host| {
+            host.passed_on = Some(now);
+            if !host.proven {
+                host.announcements.get_or_insert(Announcements {
+                    side,
+                    remembers: false,
+                    left: 1,
+                    next: now,
+                    asked: false,
+                });
+            }
+            !host.proven
+        });
+        match waits {
+            Some(true) => self.have_prove_itself(turn, ip),
+            Some(false) => turn.announce(side, ip),
+            None => {}
+        }
+    }
+
+    /// Asks a host that just spoke, if announcements wait for its answer.
+    pub(super) fn have_prove_itself(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr) {
+        let now = turn.now;
+        let Some(host) = self.table.find(ip).filter(|host| !host.proven) else {
+            return;
+        };
+        let place = host.place;
+        if host
+            .announcements
+            .is_some_and(|waiting| waiting.next <= now)
+        {
+            turn.count("host-checked");
+            turn.ask(place.side, Some(place.mac), ip);
+            self.table.update(ip, |host| {
+                if let Some(waiting) = &mut host.announcements {
+                    waiting.asked = true;
+                    waiting.next = now + PROOF_INTERVAL;
+                }
+            });
+        }
     }
 }

@@ -115,7 +115,7 @@ impl ProxyArp {
     /// Returns whether the packet answers a question of ours: to us, about a host that was asked for there.
     fn word(&self, turn: &Turn<'_>, hosts: &Hosts, side: Side, arp: &Arp) -> Word {
         let to_us = arp.tpa == turn.bridge.address || arp.tpa.is_unspecified();
-        let expected = || self.questions.expects(side, arp.spa) || hosts.expects(arp.spa);
+        let expected = || self.questions.expects(side, arp.spa) || hosts.expects(side, arp.spa);
         if arp.operation == Operation::Reply && to_us && expected() {
             Word::Answered
         } else {
@@ -250,7 +250,7 @@ impl ProxyArp {
         }
         // Whoever found no room to wait in hears it with everybody.
         if waiting.crowded
-            && hosts.verified(key.target, key.side, turn.now) == Some(place)
+            && hosts.proven(key.target, key.side, turn.now) == Some(place)
             && self.announcements.allows(place.mac, turn.now)
         {
             turn.announce(side, key.target);
@@ -276,8 +276,7 @@ impl ProxyArp {
         }
         // A host that announces without end is stopped first, lest it use up what is everybody's.
         if hosts.may_pass_on(ip, turn.now) && self.announcements.allows(place.mac, turn.now) {
-            hosts.note_passed_on(ip, turn.now);
-            turn.announce(place.side.other(), ip);
+            hosts.pass_on(turn, ip, place);
         } else {
             turn.count("arp-announcement-capped");
         }

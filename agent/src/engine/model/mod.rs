@@ -129,7 +129,7 @@ impl Model {
             }
             Told::Frame(side, bytes) => drop(self.hear(side, &bytes)),
             Told::Traffic(side, station, from, to) => {
-                self.witness.glimpse(side, from, self.now);
+                self.witness.glimpse(side, (from, station), self.now);
                 let glimpse = glimpse(side, station, from, to);
                 self.handle(Input::Traffic(&[glimpse]));
             }
@@ -169,7 +169,8 @@ impl Model {
 
     /// Gives the engine a frame, and returns what it does.
     pub(crate) fn hear(&mut self, side: Side, bytes: &[u8]) -> Vec<Action> {
-        self.witness.hear(side, bytes, self.now);
+        let ours = self.engine.bridge.map(|bridge| bridge.address);
+        self.witness.hear(side, bytes, ours, self.now);
         let actions = self.handle(Input::Frame { side, bytes });
         let sent = |action: &&Action| matches!(action, Action::Send { .. });
         let sent = actions.iter().filter(sent).count();
@@ -241,7 +242,20 @@ impl Model {
             }
         }
         self.check_sent(&actions);
+        self.note_questions(&actions);
         actions
+    }
+
+    fn note_questions(&mut self, actions: &[Action]) {
+        for action in actions {
+            if let Action::Send { side, frame } = action
+                && let Some(arp) = arp_of(frame)
+                && arp.operation == Operation::Request
+                && arp.spa != arp.tpa
+            {
+                self.witness.see_question(*side, arp.tpa);
+            }
+        }
     }
 
     /// Checks that the tables are bounded and the kernel is as the engine wants it.
@@ -287,10 +301,10 @@ impl Model {
         }
     }
 
-    /// A4, A6: we ask in our own name or nobody's, and announce only who is known to be on the other side.
+    /// A4, A6: we ask in our own name or nobody's, and announce only who answered us on the other side.
     fn check_request(&self, side: Side, arp: &Arp) {
         let ours = self.engine.bridge.map(|bridge| bridge.address);
-        let announced = arp.spa == arp.tpa && self.witness.vouches(arp.spa, side.other(), self.now);
+        let announced = arp.spa == arp.tpa && self.witness.proves(arp.spa, side.other(), self.now);
         let own_name = arp.spa.is_unspecified() || Some(arp.spa) == ours;
         assert!(own_name || announced, "{arp:?} on {side}: A4, A6");
     }
