@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::loop_guard::Segments;
-use super::{Address, Engine, dhcp_relay, link, radio};
+use super::{Address, Engine, dhcp_relay, link, radio, stale_address};
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,6 +76,9 @@ fn uplink(engine: &Engine) -> Option<Problem> {
             "wait for its driver, or correct `uplink`",
         ));
     };
+    if let Some(problem) = stale_address::problem(engine) {
+        return Some(problem);
+    }
     if link::live_port(Some(index), &engine.mirror).is_none() {
         return Some(Problem::new(
             format!("{name} is not connected"),

@@ -91,9 +91,10 @@ fn any_event() -> impl Strategy<Value = Told> {
 }
 
 fn any_radio() -> impl Strategy<Value = RadioEvent> {
-    let association = (1u8..3).prop_map(|number| Association {
+    let names = prop_oneof![Just(b"home"), Just(b"away")];
+    let association = (1u8..3, names).prop_map(|(number, name)| Association {
         bssid: station(number),
-        ssid: b"home".to_vec(),
+        ssid: name.to_vec(),
         frequency: None,
         signal: Some(-60),
         tx_rate: None,

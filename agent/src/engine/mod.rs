@@ -23,6 +23,8 @@ mod homecoming;
 
 mod roaming;
 
+mod stale_address;
+
 mod supervision;
 
 mod turn;
@@ -110,6 +112,7 @@ use network::Network;
 use proxy_arp::ProxyArp;
 use radio::Radio;
 use secrets::Secrets;
+use stale_address::StaleAddress;
 use turn::{Counters, Turn};
 
 pub use dhcp_crossing::Way;
@@ -143,9 +146,10 @@ pub struct Engine {
     network: Network,
     bounce: Bounce,
     homecoming: Homecoming,
+    stale_address: StaleAddress,
     /// Interfaces that were down until we set them up.
     raised: BTreeSet<IfIndex>,
-    /// Interfaces that are down because of a bounce.
+    /// Interfaces that are down because we wanted it so for a moment, until they are up again.
     lowered: BTreeSet<IfIndex>,
     mirror: Mirror,
     hosts: Hosts,
@@ -174,6 +178,7 @@ impl Engine {
             network: Network::default(),
             bounce: Bounce::default(),
             homecoming: Homecoming::default(),
+            stale_address: StaleAddress::default(),
             raised: BTreeSet::new(),
             lowered: BTreeSet::new(),
             mirror: Mirror::default(),
@@ -234,6 +239,7 @@ impl Engine {
             }
             Input::Refused { change, errno } => {
                 debug!(?change, errno, "a change was not made");
+                self.note_refusal(&change);
                 if self.mirror.refuse(change.clone(), errno, now) {
                     warn!(?change, errno, "the kernel refused a change");
                     self.count("kernel-refused");
@@ -271,6 +277,7 @@ impl Engine {
             Input::Tick => self.handle_tick(now, &mut frames),
         }
         let bounced = is_tick && self.bounce.handle_tick(now);
+        let readdressed = !is_frame && self.review_address(now);
         self.note_gateway(now);
         let elsewhere = self.review_network(now);
         self.isolation.follow(self.network.number);
@@ -278,7 +285,8 @@ impl Engine {
             // What was to be said concerned hosts that are nobody's here.
             frames.clear();
         }
-        let resupervised = bounced || elsewhere || self.segments != self.loop_guard.segments();
+        let resupervised =
+            bounced || readdressed || elsewhere || self.segments != self.loop_guard.segments();
         if resupervised {
             self.supervise(now, BridgeState::Bridging, actions, &mut frames);
         }
@@ -311,6 +319,7 @@ impl Engine {
             self.loop_guard.next_deadline(),
             self.bounce.next_deadline(),
             self.homecoming.next_deadline(),
+            self.stale_address.next_deadline(),
             self.hosts.next_deadline(),
             self.proxy_arp.next_deadline(),
             self.dhcp_relay.next_deadline(),

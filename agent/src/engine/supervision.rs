@@ -101,7 +101,11 @@ impl Engine {
         act(&mut self.loop_guard, &mut outlet)
     }
 
+    /// Returns the uplink and the address to bridge with, if it is one of the network that the uplink is in.
     pub(super) fn uplink(&self) -> Option<(link::Port, Address)> {
+        if self.stale_address.is_stale() {
+            return None;
+        }
         let port = link::live_port(self.interfaces.uplink, &self.mirror)?;
         let in_use = self.bridge.map(|bridge| bridge.address);
         Some((
@@ -211,12 +215,12 @@ impl Engine {
         let changes = self.mirror.reconcile(&wanted, now);
         for change in &changes {
             if let Change::SetUp(index) = *change
-                && !self.lowered.remove(&index)
+                && !self.lowered.contains(&index)
             {
                 self.raised.insert(index);
             }
             if let Change::SetDown(index) = *change {
-                if self.bounce.down() == Some(index) {
+                if self.pulled().contains(&index) {
                     self.lowered.insert(index);
                 } else {
                     self.raised.remove(&index);
@@ -224,25 +228,48 @@ impl Engine {
             }
         }
         actions.extend(changes.into_iter().map(Action::Apply));
+        let (up, stopping) = (&self.mirror.ours().up, self.state == BridgeState::Stopping);
+        // What was down before we came stays so at the end.
+        let given_back = |index: &IfIndex| stopping && self.raised.contains(index);
+        self.lowered
+            .retain(|index| !up.contains(index) && !given_back(index));
+    }
+
+    /// Takes note that the kernel refused to set an interface up that was down for a moment only.
+    pub(super) fn note_refusal(&mut self, change: &Change) {
+        if let Change::SetUp(index) = *change
+            && !self.raised.contains(&index)
+        {
+            self.lowered.insert(index);
+        }
+    }
+
+    /// Returns the interfaces that are to be down for a moment.
+    fn pulled(&self) -> BTreeSet<IfIndex> {
+        let pulled = [self.bounce.down(), self.stale_address.down()];
+        pulled.into_iter().flatten().collect()
     }
 
     pub(super) fn wanted(&self) -> Ours {
         let mut wanted = Ours::default();
         if self.state == BridgeState::Stopping {
             wanted.down.clone_from(&self.raised);
-            wanted.up.extend(self.lowered.difference(&self.raised));
+            wanted.up.extend(self.lowered_links());
+            wanted.up.retain(|index| !self.raised.contains(index));
             return wanted;
         }
         if self.takes_over() {
             wanted.clone_from(self.mirror.ours());
         }
-        let (wired, pulled) = (self.interfaces.wired, self.bounce.down());
+        let (wired, pulled) = (self.interfaces.wired, self.pulled());
         let raised = self.raised.iter().copied();
         wanted
             .down
             .extend(raised.filter(|index| Some(*index) != wired));
-        wanted.down.extend(pulled);
-        wanted.up.extend(wired.filter(|_| wired != pulled));
+        wanted.down.extend(&pulled);
+        wanted.up.extend(wired);
+        wanted.up.extend(self.lowered_links());
+        wanted.up.retain(|index| !wanted.down.contains(index));
         let Some(bridge) = self.bridge else {
             return wanted;
         };
@@ -253,6 +280,11 @@ impl Engine {
             wanted.want_host(&bridge, ip, host);
         }
         wanted
+    }
+
+    fn lowered_links(&self) -> impl Iterator<Item = IfIndex> {
+        let lowered = self.lowered.iter().copied();
+        lowered.filter(|index| self.mirror.links.contains_key(index))
     }
 
     /// Returns whether what a killed process left goes on serving, because this one is about to begin.

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use crate::addr::{IfIndex, MacAddr, Side};
 use crate::wire::ethernet;
 
+use super::stale_address::Joined;
 use super::{Action, BridgeState, Engine, Glimpse, Settings};
 use recovery::{Recovery, Signs};
 
@@ -93,6 +94,15 @@ impl Radio {
     /// Returns the access point that the radio is associated with.
     pub(super) fn access_point(&self) -> Option<MacAddr> {
         Some(self.state.as_ref()?.association.as_ref()?.bssid)
+    }
+
+    /// Returns which network the radio is in.
+    pub(super) fn joined(&self) -> Joined {
+        match self.state.as_ref().map(|state| &state.association) {
+            None => Joined::Unknown,
+            Some(None) => Joined::Nothing,
+            Some(Some(association)) => Joined::Network(association.ssid.clone()),
+        }
     }
 
     /// Takes what the kernel or the supplicant tells.

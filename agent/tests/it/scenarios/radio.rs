@@ -1,7 +1,7 @@
 //! The notation of the uplink's radio.
 //!
 //! ```text
-//! 1.0 radio associated [to=AP] [signal=-60] [power-save] [country=DE | world] [uptime=S]     else 1 day up, in Germany
+//! 1.0 radio associated [to=AP] [in=home] [signal=-60] [power-save] [country=DE | world] [uptime=S]     else 1 day up, in Germany
 //! 1.0 radio alone | none                           not associated; no radio at all
 //! 1.0 radio power-save-refused errno=95
 //! 1.0 supplicant attached | detached | connected | wrong-key | not-found
@@ -23,7 +23,7 @@ pub(super) fn radio(words: &[&str], names: &Names) -> RadioEvent {
     };
     let association = Association {
         bssid: names.mac_of(given("to").unwrap_or("access-point")),
-        ssid: b"home".to_vec(),
+        ssid: given("in").unwrap_or("home").as_bytes().to_vec(),
         frequency: Some(2412),
         signal: given("signal").map(parse),
         tx_rate: Some(65_000),
