@@ -1,6 +1,7 @@
 //! Boards: the facts about one kind of Raspberry Pi, from `boards/NAME.toml`. The file's existence is the board, its name the board's id.
 //!
-//! Facts only. A step that differs between boards is code elsewhere, which asks for the fact.
+//! Facts only. A step that differs between boards is code elsewhere, which asks for the fact. What several boards have in common is a
+//! part (see `part`), which a board names.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,6 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::part::{Part, load_parts};
+
 /// One kind of board.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Board {
@@ -16,18 +19,22 @@ pub struct Board {
     pub id: String,
     /// The name people read.
     pub name: String,
+    /// The models it is for, as they are sold.
+    pub models: Vec<String>,
+    /// What is known to work, and how that was found out.
+    pub tested: String,
     /// The processor, as Debian's ports divide them.
     pub arch: Arch,
     /// The serial console, as the kernel's `console=` wants it.
     pub console: String,
     /// Kernel and device trees.
     pub kernel: Kernel,
-    /// Files the board's own boot loader reads.
-    pub firmware: Firmware,
+    /// Files the board's own boot loader reads, where they are not in the board itself.
+    pub firmware: Option<Firmware>,
     /// The Wi-Fi side.
     pub radio: Radio,
-    /// Name of the Ethernet interface.
-    pub wired_interface: String,
+    /// The other side.
+    pub wired: Wired,
     /// Kernel modules, by name; what they depend on comes by itself.
     pub modules: Modules,
     /// How QEMU stands in for the board, where it can.
@@ -78,6 +85,8 @@ impl fmt::Display for Arch {
 pub struct Kernel {
     /// Debian's meta-package, which depends on the kernel of the day.
     pub package: String,
+    /// The suite it is taken from where that is not the release itself, such as backports.
+    pub suite: Option<String>,
     /// The name the firmware looks for.
     pub boot_file: String,
     /// Device trees, below the package's directory of them.
@@ -95,23 +104,34 @@ pub struct Firmware {
 }
 
 /// The radio and the files it is fed.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Radio {
     /// Name of its interface.
     pub interface: String,
-    /// The package with its firmware.
-    pub package: String,
-    /// Paths below the firmware directory; what links among them lead to comes too.
-    pub files: Vec<String>,
+    /// What it is, for people.
+    pub about: String,
+    /// Firmware by package: paths below the firmware directory; what links among them lead to comes too.
+    pub firmware: FirmwareFiles,
     /// Whether it is known to join WPA3 networks.
-    #[serde(default)]
     pub wpa3: bool,
 }
 
-/// Modules by the place they are loaded from.
+/// Files by the package that has them.
+pub type FirmwareFiles = BTreeMap<String, Vec<String>>;
+
+/// The wired side.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Wired {
+    /// Name of its interface.
+    pub interface: String,
+    /// What it is, for people.
+    pub about: String,
+}
+
+/// Modules by the place they are loaded from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Modules {
     /// Loaded by the initramfs.
     pub initramfs: Vec<String>,
@@ -125,8 +145,48 @@ pub struct Modules {
 pub struct Emulator {
     /// For `-M`.
     pub machine: String,
-    /// The device tree, by its name on the boot partition.
-    pub device_tree: String,
+    /// Further arguments that make the machine what it should be.
+    #[serde(default)]
+    pub arguments: Vec<String>,
+    /// The device tree, by its name on the boot partition; a machine without one makes its own.
+    pub device_tree: Option<String>,
+    /// What of the device tree the machine cannot bear.
+    #[serde(default)]
+    pub device_tree_edits: Vec<DeviceTreeEdit>,
+    /// The filters of `config.txt` that hold on the board it stands for.
+    #[serde(default)]
+    pub filters: Vec<String>,
+    /// Which of the machine's serial ports is the console.
+    #[serde(default)]
+    pub serial: u8,
+    /// How disk and wired port are connected.
+    #[serde(default)]
+    pub bus: Bus,
+}
+
+/// How a machine of QEMU's is given its disk and its wired port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bus {
+    /// An SD card, and an adapter on USB.
+    #[default]
+    Board,
+    /// Both by virtio.
+    Virtio,
+}
+
+/// Another value for properties of one node of a device tree.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DeviceTreeEdit {
+    /// Path of the node.
+    pub node: String,
+    /// Properties of 32-bit numbers.
+    #[serde(default)]
+    pub cells: BTreeMap<String, Vec<u32>>,
+    /// Properties of strings.
+    #[serde(default)]
+    pub strings: BTreeMap<String, Vec<String>>,
 }
 
 /// Why there is no board.
@@ -150,6 +210,16 @@ pub enum BoardError {
         #[source]
         err: Box<toml::de::Error>,
     },
+    /// A part that is not there.
+    #[error("board `{id}` names the part `{part}`, but the parts are: {known}")]
+    UnknownPart {
+        /// The board.
+        id: String,
+        /// The part.
+        part: String,
+        /// Those there are.
+        known: String,
+    },
     /// A value that cannot work.
     #[error("board `{id}`: {key} is `{value}`, but {rule}")]
     Value {
@@ -164,9 +234,18 @@ pub enum BoardError {
     },
 }
 
-/// Loads every board of a directory, by id.
+/// Loads every board of a directory, by id; the parts are in the directory `parts` below it.
 pub fn load_boards(dir: &Path) -> Result<BTreeMap<String, Board>, BoardError> {
-    let mut boards = BTreeMap::new();
+    let parts = load_parts(&dir.join("parts"))?;
+    load_descriptions(dir, |id, text| parse_board(id, text, &parts))
+}
+
+/// Loads every description of a directory, by the name of its file.
+pub(crate) fn load_descriptions<T>(
+    dir: &Path,
+    parse: impl Fn(&str, &str) -> Result<T, BoardError>,
+) -> Result<BTreeMap<String, T>, BoardError> {
+    let mut descriptions = BTreeMap::new();
     for entry in std::fs::read_dir(dir).map_err(|err| read_error(dir, err))? {
         let path = entry.map_err(|err| read_error(dir, err))?.path();
         let Some(id) = path
@@ -176,95 +255,140 @@ pub fn load_boards(dir: &Path) -> Result<BTreeMap<String, Board>, BoardError> {
             continue;
         };
         let text = std::fs::read_to_string(&path).map_err(|err| read_error(&path, err))?;
-        boards.insert(id.to_owned(), parse_board(id, &text)?);
+        descriptions.insert(id.to_owned(), parse(id, &text)?);
     }
-    Ok(boards)
+    Ok(descriptions)
 }
 
 /// Parses the description of one board.
-pub fn parse_board(id: &str, text: &str) -> Result<Board, BoardError> {
+pub fn parse_board(
+    id: &str,
+    text: &str,
+    parts: &BTreeMap<String, Part>,
+) -> Result<Board, BoardError> {
     let raw: RawBoard = toml::from_str(text).map_err(|err| BoardError::Syntax {
         id: id.to_owned(),
         err: Box::new(err),
     })?;
-    let check = |key, value: &str, holds: bool, rule| match holds {
-        true => Ok(()),
-        false => Err(BoardError::Value {
-            id: id.to_owned(),
-            key,
-            value: value.to_owned(),
-            rule,
-        }),
-    };
-    for (key, name) in [
-        ("radio.interface", &raw.radio.interface),
-        ("wired.interface", &raw.wired.interface),
-    ] {
-        check(
-            key,
-            name,
-            is_interface_name(name),
-            "an interface name has 1 to 15 letters, digits, `-` or `_`",
-        )?;
-    }
-    check(
-        "console",
-        &raw.console,
-        is_word(&raw.console),
-        "it is one word of the kernel's command line",
-    )?;
-    let trees = raw
-        .kernel
-        .device_trees
-        .iter()
-        .map(|path| ("kernel.device-trees", path));
-    let files = raw
-        .firmware
-        .files
-        .iter()
-        .map(|path| ("firmware.files", path));
-    let radio = raw.radio.files.iter().map(|path| ("radio.files", path));
-    let boot_file = std::iter::once(("kernel.boot-file", &raw.kernel.boot_file));
-    for (key, path) in trees.chain(files).chain(radio).chain(boot_file) {
-        check(
-            key,
-            path,
-            is_inner_path(path),
-            "it is a relative path without `.` and `..`",
-        )?;
-    }
-    Ok(Board {
+    let mut board = Board {
         id: id.to_owned(),
         name: raw.name,
+        models: raw.models,
+        tested: raw.tested,
         arch: raw.arch,
         console: raw.console,
         kernel: raw.kernel,
         firmware: raw.firmware,
-        radio: raw.radio,
-        wired_interface: raw.wired.interface,
-        modules: raw.modules,
+        radio: Radio {
+            interface: raw.radio.interface,
+            about: raw.radio.about,
+            firmware: FirmwareFiles::new(),
+            wpa3: raw.radio.wpa3,
+        },
+        wired: raw.wired,
+        modules: Modules::default(),
         emulator: raw.emulator,
-    })
+    };
+    for name in &raw.parts {
+        let part = parts.get(name).ok_or_else(|| BoardError::UnknownPart {
+            id: id.to_owned(),
+            part: name.clone(),
+            known: parts.keys().cloned().collect::<Vec<_>>().join(", "),
+        })?;
+        add(&mut board, part);
+    }
+    add(
+        &mut board,
+        &Part {
+            modules: raw.modules,
+            radio_firmware: raw.radio.firmware,
+        },
+    );
+    check(&board)?;
+    Ok(board)
+}
+
+fn add(board: &mut Board, part: &Part) {
+    let Modules { initramfs, root } = part.modules.clone();
+    board.modules.initramfs.extend(initramfs);
+    board.modules.root.extend(root);
+    for (package, files) in part.radio_firmware.clone() {
+        board
+            .radio
+            .firmware
+            .entry(package)
+            .or_default()
+            .extend(files);
+    }
+}
+
+/// Refuses what would do harm where it is used.
+fn check(board: &Board) -> Result<(), BoardError> {
+    const INTERFACE: &str = "an interface name has 1 to 15 letters, digits, `-` or `_`";
+    const WORD: &str = "it is one word of the kernel's command line";
+    const PATH: &str = "it is a relative path without `.` and `..`";
+    let refuse = |key, value: &str, rule| {
+        Err(BoardError::Value {
+            id: board.id.clone(),
+            key,
+            value: value.to_owned(),
+            rule,
+        })
+    };
+    for (key, name) in [
+        ("radio.interface", &board.radio.interface),
+        ("wired.interface", &board.wired.interface),
+    ] {
+        if !is_interface_name(name) {
+            return refuse(key, name, INTERFACE);
+        }
+    }
+    if !is_word(&board.console) {
+        return refuse("console", &board.console, WORD);
+    }
+    let boot_file = std::iter::once(("kernel.boot-file", &board.kernel.boot_file));
+    let trees = &board.kernel.device_trees;
+    let trees = trees.iter().map(|path| ("kernel.device-trees", path));
+    let files = board.firmware.iter().flat_map(|firmware| &firmware.files);
+    let files = files.map(|path| ("firmware.files", path));
+    let radio = board.radio.firmware.values().flatten();
+    let radio = radio.map(|path| ("radio.firmware", path));
+    for (key, path) in boot_file.chain(trees).chain(files).chain(radio) {
+        if !is_inner_path(path) {
+            return refuse(key, path, PATH);
+        }
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct RawBoard {
     name: String,
+    models: Vec<String>,
+    tested: String,
     arch: Arch,
     console: String,
+    #[serde(default)]
+    parts: Vec<String>,
     kernel: Kernel,
-    firmware: Firmware,
-    radio: Radio,
-    wired: RawWired,
+    firmware: Option<Firmware>,
+    radio: RawRadio,
+    wired: Wired,
+    #[serde(default)]
     modules: Modules,
     emulator: Option<Emulator>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct RawWired {
+struct RawRadio {
     interface: String,
+    about: String,
+    #[serde(default)]
+    wpa3: bool,
+    #[serde(default)]
+    firmware: FirmwareFiles,
 }
 
 fn is_interface_name(name: &str) -> bool {
@@ -297,16 +421,31 @@ mod tests {
 
     const PI3: &str = include_str!("../../boards/pi3.toml");
 
+    fn directory() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../boards")
+    }
+
     #[test]
     fn every_board_of_the_repository_parses() {
-        let boards = load_boards(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../boards")).unwrap();
-        assert_eq!(boards["pi3"], parse_board("pi3", PI3).unwrap());
+        let boards = load_boards(&directory()).unwrap();
+        let parts = load_parts(&directory().join("parts")).unwrap();
+        assert_eq!(boards["pi3"], parse_board("pi3", PI3, &parts).unwrap());
         assert_eq!(boards["pi3"].arch, Arch::Arm64);
+        for part in parts.values() {
+            let users = |board: &&Board| {
+                part.modules
+                    .root
+                    .iter()
+                    .all(|module| board.modules.root.contains(module))
+            };
+            assert!(boards.values().filter(users).count() >= 2, "{part:?}");
+        }
     }
 
     /// Each line replaces one of a good board, and names what the message has to say.
     #[test]
     fn a_board_that_cannot_work_is_refused() {
+        let parts = load_parts(&directory().join("parts")).unwrap();
         for (from, to, says) in [
             (
                 "arch = \"arm64\"",
@@ -332,10 +471,20 @@ mod tests {
             ),
             ("\"start.elf\"", "\"../start.elf\"", "firmware.files"),
             ("\"kernel8.img\"", "\"/kernel8.img\"", "kernel.boot-file"),
+            (
+                "\"brcm/brcmfmac43430-sdio.bin\"",
+                "\"../shadow\"",
+                "radio.firmware",
+            ),
             ("machine = \"raspi3b\"", "", "missing field `machine`"),
+            (
+                "\"usb-ethernet\"",
+                "\"usb-modem\"",
+                "names the part `usb-modem`, but the parts are: raspberry-pi, usb-ethernet",
+            ),
         ] {
             assert!(PI3.contains(from), "{from}");
-            let err = parse_board("pi3", &PI3.replacen(from, to, 1)).unwrap_err();
+            let err = parse_board("pi3", &PI3.replacen(from, to, 1), &parts).unwrap_err();
             let message = format!(
                 "{err}: {}",
                 err.source().map(ToString::to_string).unwrap_or_default()

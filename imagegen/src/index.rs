@@ -127,6 +127,17 @@ impl Index {
             .filter(|package| relation.admits(&package.version))
     }
 
+    /// Returns the versions of a real package in one suite, whichever it is, that meet a relation, in descending order.
+    pub(crate) fn matching_in(
+        &self,
+        relation: &Relation,
+        suite: &str,
+    ) -> impl Iterator<Item = &Package> {
+        self.versions(&relation.name)
+            .iter()
+            .filter(move |package| package.suite == suite && relation.admits(&package.version))
+    }
+
     /// Returns the packages whose `Provides` meet a relation: sorted by name, then versions in descending order.
     pub(crate) fn providers(&self, relation: &Relation) -> impl Iterator<Item = &Package> {
         let names = self

@@ -10,12 +10,14 @@
 pub mod board;
 pub mod credentials;
 mod deb822;
+pub mod device_tree;
 pub mod index;
 pub mod inspect;
 pub mod make;
 pub mod mbr;
 pub mod mirror;
 pub mod overlays;
+pub mod part;
 pub mod plan;
 pub mod recipe;
 pub mod relation;

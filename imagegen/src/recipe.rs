@@ -94,11 +94,10 @@ impl Recipe {
 
     /// Says what is to be resolved for a board.
     pub fn request(&self, board: &Board, features: &BTreeSet<Feature>) -> Request {
-        let of_board = [
-            &board.kernel.package,
-            &board.firmware.package,
-            &board.radio.package,
-        ];
+        let firmware = board.firmware.iter().map(|firmware| &firmware.package);
+        let of_board = std::iter::once(&board.kernel.package)
+            .chain(firmware)
+            .chain(board.radio.firmware.keys());
         let of_features = self
             .features
             .iter()
@@ -111,7 +110,17 @@ impl Recipe {
             .chain(of_features)
             .collect();
         Request {
-            roots: names.into_iter().map(|name| Root::latest(name)).collect(),
+            roots: names
+                .into_iter()
+                .map(|name| Root {
+                    suite: board
+                        .kernel
+                        .suite
+                        .clone()
+                        .filter(|_| *name == board.kernel.package),
+                    ..Root::latest(name)
+                })
+                .collect(),
             exclude: self.exclude.clone(),
             ..Request::default()
         }

@@ -2,7 +2,8 @@
 //!
 //! Greedy and without going back: of the alternatives of a dependency it takes one that is chosen already, else the first that can be had.
 //! Within one release of Debian that is enough; where it is not, `Conflicts`, `Breaks` and missing packages end in an error that tells the
-//! chain of who wanted what. Pure and deterministic: the same index and request give the same packages in the same order.
+//! chain of who wanted what. What was asked for by the name of a suite that is not looked at by itself, such as backports, may take
+//! from that suite what no other has. Pure and deterministic: the same index and request give the same packages in the same order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -29,6 +30,8 @@ pub struct Root {
     pub name: String,
     /// This very version (which may come from backports), or the highest.
     pub version: Option<Version>,
+    /// Of this suite alone (which may be backports), or of all that are looked at by themselves.
+    pub suite: Option<String>,
 }
 
 /// The packages chosen.
@@ -89,6 +92,7 @@ impl Root {
         Root {
             name: name.to_owned(),
             version: None,
+            suite: None,
         }
     }
 }
@@ -146,17 +150,20 @@ enum Answer<'a> {
 
 impl<'a> Closure<'a> {
     fn choose_root(&mut self, root: &Root) -> Result<(), ResolveError> {
-        let package = match &root.version {
-            None => self.index.latest(&root.name),
-            Some(version) => {
-                let versions = self.index.versions(&root.name);
-                versions.iter().find(|package| package.version == *version)
-            }
+        let package = match (&root.version, &root.suite) {
+            (None, None) => self.index.latest(&root.name),
+            (version, suite) => self.index.versions(&root.name).iter().find(|package| {
+                version
+                    .as_ref()
+                    .is_none_or(|wanted| *wanted == package.version)
+                    && suite.as_ref().is_none_or(|wanted| *wanted == package.suite)
+            }),
         };
         let unknown = || ResolveError::UnknownRoot {
-            root: match &root.version {
-                None => root.name.clone(),
-                Some(version) => format!("{} {version}", root.name),
+            root: match (&root.version, &root.suite) {
+                (None, None) => root.name.clone(),
+                (None, Some(suite)) => format!("{} of {suite}", root.name),
+                (Some(version), _) => format!("{} {version}", root.name),
             },
         };
         self.choose(package.ok_or_else(unknown)?);
@@ -174,12 +181,14 @@ impl<'a> Closure<'a> {
     }
 
     fn meet_dependencies(&mut self, name: &str) -> Result<(), ResolveError> {
-        let groups = self.chosen.packages[name].depends.clone();
+        let wanting = &self.chosen.packages[name];
+        let groups = wanting.depends.clone();
+        let suite = (!wanting.automatic).then(|| wanting.suite.clone());
         for group in &groups {
             if group.iter().any(|relation| self.is_met(relation)) {
                 continue;
             }
-            match self.answer_group(group) {
+            match self.answer_group(group, suite.as_deref()) {
                 Answer::LeftOut => {}
                 Answer::Take(package) => {
                     let wanted = (package.name.clone(), name.to_owned());
@@ -205,9 +214,9 @@ impl<'a> Closure<'a> {
     }
 
     /// The first alternative that is left out on purpose or can be had decides.
-    fn answer_group(&self, group: &[Relation]) -> Answer<'a> {
+    fn answer_group(&self, group: &[Relation], suite: Option<&str>) -> Answer<'a> {
         for relation in group {
-            match self.answer(relation) {
+            match self.answer(relation, suite) {
                 Answer::None => {}
                 answer => return answer,
             }
@@ -215,13 +224,17 @@ impl<'a> Closure<'a> {
         Answer::None
     }
 
-    /// A real package is a better answer than one that provides the name.
-    fn answer(&self, relation: &Relation) -> Answer<'a> {
+    /// A real package is a better answer than one that provides the name, and either better than one of the suite beside.
+    fn answer(&self, relation: &Relation, suite: Option<&str>) -> Answer<'a> {
         if self.request.exclude.contains(&relation.name) {
             return Answer::LeftOut;
         }
         let index = self.index;
-        let candidates = index.matching(relation).chain(index.providers(relation));
+        let beside = suite.map(|suite| index.matching_in(relation, suite));
+        let candidates = index
+            .matching(relation)
+            .chain(index.providers(relation))
+            .chain(beside.into_iter().flatten());
         for package in candidates {
             if self.request.exclude.contains(&package.name) {
                 return Answer::LeftOut;
@@ -310,7 +323,7 @@ mod tests {
         index
     }
 
-    /// `want` names the roots (`name` or `name=version`), `-name` leaves out, `+name` is there already.
+    /// `want` names the roots (`name`, `name=version` or `name@suite`), `-name` leaves out, `+name` is there already.
     fn check(packages: &str, want: &str, expected: Expect) {
         let mut request = Request::default();
         for word in want.split_whitespace() {
@@ -322,6 +335,12 @@ mod tests {
                 request.roots.push(Root {
                     name: name.to_owned(),
                     version: Some(version.parse().unwrap()),
+                    suite: None,
+                });
+            } else if let Some((name, suite)) = word.split_once('@') {
+                request.roots.push(Root {
+                    suite: Some(suite.to_owned()),
+                    ..Root::latest(name)
                 });
             } else {
                 request.roots.push(Root::latest(word));
@@ -365,8 +384,21 @@ mod tests {
             "a=7",
             expect!["package `a 7` is not in the archive"],
         );
+        check(packages, "a@backports", expect!["a 1:3~bpo13"]);
+        check(
+            packages,
+            "a@old",
+            expect!["package `a of old` is not in the archive"],
+        );
         let dependent = "b 1; Depends: a (<< 2)\na 3\nsuite: old\na 1";
         check(dependent, "b", expect!["a 1, b 1"]);
+    }
+
+    #[test]
+    fn what_is_asked_for_from_backports_takes_the_rest_from_there_only_where_it_must() {
+        let packages = "c 1\nd 1\na 1; Depends: e\nsuite: backports\na 2; Depends: b (= 2), c, d (>= 2)\nb 2; Depends: c\nc 2\nd 2\ne 2";
+        check(packages, "a@backports", expect!["a 2, b 2, c 1, d 2"]);
+        check(packages, "a", expect!["`e` cannot be had, wanted by a"]);
     }
 
     #[test]

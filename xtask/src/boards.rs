@@ -32,9 +32,27 @@ const DEFAULT: &str = "pi3";
 /// Lists the boards.
 pub fn run(_args: &Args) -> Result<()> {
     for board in all(&Workspace::locate()?)? {
-        println!("{:<12} {:<28} {}", board.id, board.name, board.arch);
+        println!("{}", describe(&board));
     }
     Ok(())
+}
+
+fn describe(board: &Board) -> String {
+    let wpa3 = if board.radio.wpa3 {
+        ""
+    } else {
+        "; WPA3 often fails"
+    };
+    format!(
+        "{:<10} {} ({})\n    models  {}\n    radio   {}{wpa3}\n    wired   {}\n    tested  {}",
+        board.id,
+        board.name,
+        board.arch,
+        board.models.join(", "),
+        board.radio.about,
+        board.wired.about,
+        board.tested,
+    )
 }
 
 /// Returns the board of that name; an unknown one is the user's mistake, and the nearest name is suggested.

@@ -93,7 +93,7 @@ pub fn prepare(
     bars: &Bars,
 ) -> Result<Prepared> {
     let overlays = overlays(workspace)?;
-    let offer = source.offer(&source.fetcher(workspace, bars)?, board.arch.debian_name())?;
+    let offer = source.offer_for(&source.fetcher(workspace, bars)?, board)?;
     let request = overlays.recipe.request(board, &features_of(site));
     let resolution = resolve(&offer.index, &request)?;
     let plan = plan(&PlanInputs {

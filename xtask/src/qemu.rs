@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use imagegen::board::{Board, Emulator};
+use imagegen::board::{Board, Bus, Emulator};
+use imagegen::device_tree::edit_device_tree;
 use imagegen::inspect::config_txt::parse_config_txt;
 use imagegen::inspect::fat::Fat;
 
@@ -91,6 +92,7 @@ impl Boot<'_> {
         let mut command = Command::new(qemu()?);
         command
             .args(["-M", &emulator.machine, "-display", "none", "-no-reboot"])
+            .args(&emulator.arguments)
             .args([
                 "-kernel".as_ref(),
                 place("kernel", &files.kernel)?.as_os_str(),
@@ -98,10 +100,6 @@ impl Boot<'_> {
             .args([
                 "-initrd".as_ref(),
                 place("initramfs", &initramfs)?.as_os_str(),
-            ])
-            .args([
-                "-dtb".as_ref(),
-                place("board.dtb", &files.device_tree)?.as_os_str(),
             ])
             // QEMU's watchdog resets the machine as soon as it is armed.
             .args([
@@ -111,19 +109,34 @@ impl Boot<'_> {
                     files.cmdline.trim(),
                     self.append
                 ),
-            ])
-            .arg("-drive")
-            .arg(format!(
-                "file={},if=sd,format=raw",
-                self.card(scratch)?.display()
-            ))
-            .args(["-serial", "null"]);
+            ]);
+        if let Some(bytes) = &files.device_tree {
+            command.args(["-dtb".as_ref(), place("board.dtb", bytes)?.as_os_str()]);
+        }
+        self.attach(&mut command, emulator.bus, &self.card(scratch)?);
+        for _ in 0..emulator.serial {
+            command.args(["-serial", "null"]);
+        }
+        Ok(command)
+    }
+
+    /// Adds disk and wired port, as the machine can have them.
+    fn attach(&self, command: &mut Command, bus: Bus, card: &Path) {
+        let (interface, port) = match bus {
+            Bus::Board => ("sd", "usb-net"),
+            Bus::Virtio => ("none,id=card", "virtio-net-device"),
+        };
+        let drive = format!("file={},format=raw,if={interface}", card.display());
+        command.args(["-drive", &drive]);
+        if bus == Bus::Virtio {
+            command.args(["-device", "virtio-blk-device,drive=card"]);
+        }
         if self.wired_port {
             // A globally administered address makes the kernel call it eth0; the emulated network leads nowhere.
             command.args(["-netdev", "user,id=wired,restrict=on"]);
-            command.args(["-device", "usb-net,netdev=wired,mac=40:54:00:12:34:56"]);
+            let port = format!("{port},netdev=wired,mac=40:54:00:12:34:56");
+            command.args(["-device", &port]);
         }
-        Ok(command)
     }
 
     fn emulator(&self) -> Result<&Emulator> {
@@ -152,7 +165,8 @@ impl Boot<'_> {
                 .with_context(|| format!("while reading {path} of the image"))
         };
         let config = read("config.txt")?;
-        let choice = parse_config_txt(&String::from_utf8_lossy(&config), &[&self.board.id]);
+        let filters: Vec<&str> = emulator.filters.iter().map(String::as_str).collect();
+        let choice = parse_config_txt(&String::from_utf8_lossy(&config), &filters);
         Ok(BootFiles {
             kernel: read(&choice.kernel)?,
             initramfs: choice
@@ -160,7 +174,11 @@ impl Boot<'_> {
                 .map(|path| read(&path))
                 .transpose()?
                 .unwrap_or_default(),
-            device_tree: read(&emulator.device_tree)?,
+            device_tree: emulator
+                .device_tree
+                .as_deref()
+                .map(|name| edit(read(name)?, emulator))
+                .transpose()?,
             cmdline: String::from_utf8_lossy(&read(&choice.cmdline)?).into_owned(),
         })
     }
@@ -176,10 +194,18 @@ impl Boot<'_> {
     }
 }
 
+/// Spares the machine what it cannot bear.
+fn edit(device_tree: Vec<u8>, emulator: &Emulator) -> Result<Vec<u8>> {
+    emulator
+        .device_tree_edits
+        .iter()
+        .try_fold(device_tree, |tree, edit| Ok(edit_device_tree(&tree, edit)?))
+}
+
 struct BootFiles {
     kernel: Vec<u8>,
     initramfs: Vec<u8>,
-    device_tree: Vec<u8>,
+    device_tree: Option<Vec<u8>>,
     cmdline: String,
 }
 

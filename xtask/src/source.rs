@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use imagegen::board::Board;
 use imagegen::index::{Index, Package};
 use imagegen::make::deb::unpack_deb;
 use imagegen::make::fetch::{Fetcher, Patience, load_host_mirror};
@@ -109,6 +110,16 @@ impl Source {
     /// Fetches what Debian 13 offers for an architecture.
     pub fn offer(&self, fetcher: &Fetcher, architecture: &str) -> Result<Offer> {
         offer(fetcher, SUITES, COMPONENTS, architecture)
+    }
+
+    /// Fetches what there is for a board: the same, and the suite that its kernel comes from.
+    pub fn offer_for(&self, fetcher: &Fetcher, board: &Board) -> Result<Offer> {
+        let suites: Vec<&str> = SUITES
+            .iter()
+            .copied()
+            .chain(board.kernel.suite.as_deref())
+            .collect();
+        offer(fetcher, &suites, COMPONENTS, board.arch.debian_name())
     }
 
     /// Unpacks, into the folder, what a standard library for `architecture` is built from: its source in the compiler's very

@@ -12,7 +12,7 @@ use crate::make::disk::{DiskError, DiskParts, Draft, write_disk};
 use crate::make::fat::{FatError, FatLabel};
 use crate::make::fetch::Progress;
 use crate::make::initramfs::{InitramfsError, InitramfsOptions, write_initramfs};
-use crate::make::kernel::{Kernel, KernelError, unpack_kernel};
+use crate::make::kernel::{Kernel, KernelError, take_kernel};
 use crate::make::rootfs::{RootError, RootParts, assemble_root};
 use crate::make::squashfs::{SquashfsError, SquashfsOptions, write_squashfs};
 use crate::plan::boot::INITRAMFS_FILE;
@@ -147,19 +147,17 @@ pub fn make_image(
     progress: &dyn Progress,
 ) -> Result<Built, ImageError> {
     check_scripts(plan, inputs)?;
-    let packages = step(progress, "unpacking packages", || {
-        unpack_packages(plan, inputs, Place::Root)
-    })?;
-    let radio = unpack_packages(plan, inputs, Place::RadioFirmware)?;
-    let boot_firmware = unpack_packages(plan, inputs, Place::BootFirmware)?;
+    let packages = step(progress, "unpacking packages", || unpack_root(plan, inputs))?;
+    let radio = unpack_packages(plan.radio.firmware.keys(), inputs)?;
+    let boot_firmware = unpack_packages(packages_at(plan, Place::BootFirmware), inputs)?;
     let kernel = step(progress, "unpacking the kernel", || {
-        take_kernel(plan, inputs)
+        unpack_kernel(plan, inputs)
     })?;
     let initramfs = make_initramfs(plan, &packages, &kernel, inputs.time)?;
     let root_parts = RootParts {
         packages,
         radio: &radio,
-        radio_files: &plan.radio.files,
+        radio_files: plan.radio.firmware.values().flatten().cloned().collect(),
         modules: kernel.select_modules(
             &[&plan.modules.initramfs[..], &plan.modules.root].concat(),
             "usr/lib",
@@ -221,21 +219,32 @@ fn check_scripts(plan: &Plan, inputs: &ImageInputs<'_>) -> Result<(), ImageError
     Ok(())
 }
 
-fn unpack_packages(
-    plan: &Plan,
+fn unpack_root(plan: &Plan, inputs: &ImageInputs<'_>) -> Result<Tree, ImageError> {
+    let removed = |path: &str| {
+        plan.root
+            .removals
+            .iter()
+            .any(|pattern| pattern.covers(path))
+    };
+    unpack_wanted(packages_at(plan, Place::Root), inputs, |path| {
+        !removed(path)
+    })
+}
+
+fn unpack_packages<'a>(
+    names: impl IntoIterator<Item = &'a String>,
     inputs: &ImageInputs<'_>,
-    place: Place,
+) -> Result<Tree, ImageError> {
+    unpack_wanted(names, inputs, |_| true)
+}
+
+fn unpack_wanted<'a>(
+    names: impl IntoIterator<Item = &'a String>,
+    inputs: &ImageInputs<'_>,
+    wanted: impl Fn(&str) -> bool,
 ) -> Result<Tree, ImageError> {
     let mut tree = Tree::new();
-    let wanted = |path: &str| {
-        place != Place::Root
-            || !plan
-                .root
-                .removals
-                .iter()
-                .any(|pattern| pattern.covers(path))
-    };
-    for name in packages_at(plan, place) {
+    for name in names {
         let failed = |err| ImageError::Unpack {
             package: name.clone(),
             err,
@@ -244,7 +253,7 @@ fn unpack_packages(
             &read_deb(name, inputs)?,
             unpack_limit(name, inputs)?,
             &mut tree,
-            wanted,
+            &wanted,
         )
         .map_err(failed)?;
     }
@@ -264,16 +273,9 @@ fn packages_at(plan: &Plan, place: Place) -> Vec<&String> {
     names
 }
 
-fn take_kernel(plan: &Plan, inputs: &ImageInputs<'_>) -> Result<Kernel, ImageError> {
-    let name = packages_at(plan, Place::Kernel)
-        .into_iter()
-        .next()
-        .ok_or_else(|| ImageError::NotFetched("linux-image".to_owned()))?;
-    Ok(unpack_kernel(
-        &read_deb(name, inputs)?,
-        unpack_limit(name, inputs)?,
-        &plan.kernel_release,
-    )?)
+fn unpack_kernel(plan: &Plan, inputs: &ImageInputs<'_>) -> Result<Kernel, ImageError> {
+    let packages = unpack_packages(packages_at(plan, Place::Kernel), inputs)?;
+    Ok(take_kernel(&packages, &plan.kernel_release)?)
 }
 
 fn make_initramfs(

@@ -1,4 +1,4 @@
-//! The kernel out of its package: the image itself, device trees, and modules, unpacked and indexed.
+//! The kernel out of its packages: the image itself, device trees, and modules, unpacked and indexed.
 //!
 //! Debian compresses each module with xz. They are stored plain here: the loaders of the initramfs then need no decompressor, and the file
 //! systems around them compress better.
@@ -10,7 +10,6 @@ use std::sync::Arc;
 use liblzma::read::XzDecoder;
 use thiserror::Error;
 
-use crate::make::deb::{DebError, unpack_deb};
 use crate::make::modules::{ModuleError, ModuleIndex};
 use crate::tree::{Node, Tree, TreeError};
 
@@ -39,14 +38,11 @@ pub struct Kernel {
     pub index: ModuleIndex,
 }
 
-/// Why a package yields no kernel.
+/// Why packages yield no kernel.
 #[derive(Debug, Error)]
 pub enum KernelError {
-    /// The package cannot be unpacked.
-    #[error("failed to unpack the kernel")]
-    Unpack(#[from] DebError),
     /// A file is not where Debian puts it.
-    #[error("the kernel's package has no /{0}")]
+    #[error("no package of the kernel has /{0}")]
     Missing(String),
     /// A module cannot be decompressed.
     #[error("failed to decompress the module {path}")]
@@ -65,20 +61,22 @@ pub enum KernelError {
     Tree(#[from] TreeError),
 }
 
-/// Unpacks a kernel's package; `limit` is the package's bound on unpacked bytes.
-pub fn unpack_kernel(deb: &[u8], limit: u64, release: &str) -> Result<Kernel, KernelError> {
-    let mut tree = Tree::new();
-    unpack_deb(deb, limit, &mut tree, |_| true)?;
+/// Takes a kernel out of its unpacked packages. Since Linux 7, Debian has all of it below the directory of the modules.
+pub fn take_kernel(packages: &Tree, release: &str) -> Result<Kernel, KernelError> {
+    let directory = format!("usr/lib/modules/{release}");
     let image_path = format!("boot/vmlinuz-{release}");
-    let image = tree
+    let image = packages
         .bytes(&image_path)
+        .or_else(|| packages.bytes(&format!("{directory}/vmlinuz")))
         .cloned()
         .ok_or(KernelError::Missing(image_path))?;
-    let modules = unpack_modules(&tree, &format!("usr/lib/modules/{release}"))?;
+    let modules = unpack_modules(packages, &directory)?;
+    let mut trees = device_trees(packages, &format!("usr/lib/linux-image-{release}"));
+    trees.extend(device_trees(packages, &format!("{directory}/dtb")));
     Ok(Kernel {
         release: release.to_owned(),
         image,
-        device_trees: device_trees(&tree, &format!("usr/lib/linux-image-{release}")),
+        device_trees: trees,
         index: index_modules(&modules)?,
         modules,
     })
@@ -138,10 +136,9 @@ fn unpack_modules(tree: &Tree, directory: &str) -> Result<Tree, KernelError> {
     let files: Vec<(&str, &Arc<[u8]>)> = tree
         .subtree(directory)
         .filter_map(|(path, node)| {
-            Some((
-                path.strip_prefix(directory)?.strip_prefix('/')?,
-                node.bytes()?,
-            ))
+            let inside = path.strip_prefix(directory)?.strip_prefix('/')?;
+            let wanted = inside.starts_with("kernel/") || LISTS.contains(&inside);
+            Some((inside, node.bytes()?)).filter(|_| wanted)
         })
         .collect();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);

@@ -22,10 +22,10 @@ const FIRMWARE_DIRECTORY: &str = "usr/lib/firmware";
 pub struct RootParts<'a> {
     /// The packages, unpacked.
     pub packages: Tree,
-    /// The package with the radio's firmware, unpacked.
+    /// The packages with the radio's firmware, unpacked.
     pub radio: &'a Tree,
-    /// The files of it that are wanted, below the firmware directory.
-    pub radio_files: &'a [String],
+    /// The files of them that are wanted, below the firmware directory.
+    pub radio_files: Vec<String>,
     /// Modules and their index, as they lie in the root.
     pub modules: Tree,
     /// The agent.
@@ -228,7 +228,7 @@ mod tests {
                 ("usr/lib/firmware/cypress/c-standard.bin", file()),
                 ("usr/lib/firmware/cypress/c-minimal.bin", file()),
             ]),
-            radio_files: &["brcm/a.bin".to_owned(), "brcm/b.bin".to_owned()],
+            radio_files: vec!["brcm/a.bin".to_owned(), "brcm/b.bin".to_owned()],
             modules: tree(&[("usr/lib/modules/6/modules.dep", file())]),
             agent: Arc::from(*b"agent"),
         };

@@ -78,7 +78,11 @@ pub fn plan_boot(
         });
     }
     Ok(BootPlan {
-        firmware: board.firmware.files.clone(),
+        firmware: board
+            .firmware
+            .as_ref()
+            .map(|firmware| firmware.files.clone())
+            .unwrap_or_default(),
         kernel_file: board.kernel.boot_file.clone(),
         device_trees: board.kernel.device_trees.clone(),
         texts,

@@ -118,7 +118,7 @@ pub enum PlanError {
     Kernel {
         /// The package the board names.
         meta: String,
-        /// How many packages look like a kernel.
+        /// How many kernels its packages are of.
         count: usize,
     },
 }
@@ -180,32 +180,51 @@ fn plan_packages(
 }
 
 fn place_of(board: &Board, name: &str) -> Place {
-    match name {
-        _ if name == board.kernel.package => Place::Nowhere,
-        _ if name == board.firmware.package => Place::BootFirmware,
-        _ if name == board.radio.package => Place::RadioFirmware,
-        _ if name.starts_with(KERNEL_PREFIX) => Place::Kernel,
-        _ => Place::Root,
+    let boot_firmware = board.firmware.as_ref().map(|firmware| &firmware.package);
+    if boot_firmware.is_some_and(|package| package == name) {
+        return Place::BootFirmware;
+    }
+    if board.radio.firmware.contains_key(name) {
+        return Place::RadioFirmware;
+    }
+    match KERNEL_PREFIXES
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))
+    {
+        Some(release) if release.starts_with(|first: char| first.is_ascii_digit()) => Place::Kernel,
+        Some(_) => Place::Nowhere,
+        None => Place::Root,
     }
 }
 
-/// Debian names a kernel's package after its release.
-const KERNEL_PREFIX: &str = "linux-image-";
+/// Debian names a kernel's packages after its release; until Linux 7 there is one of them, since then there are several. Those named
+/// otherwise only depend on them.
+const KERNEL_PREFIXES: [&str; 4] = [
+    "linux-image-",
+    "linux-binary-",
+    "linux-modules-",
+    "linux-base-",
+];
 
 fn kernel_release(
     board: &Board,
     packages: &BTreeMap<String, PlannedPackage>,
 ) -> Result<String, PlanError> {
-    let kernels: Vec<&String> = packages
+    let releases: BTreeSet<&str> = packages
         .iter()
         .filter(|(_, package)| package.place == Place::Kernel)
-        .map(|(name, _)| name)
+        .filter_map(|(name, _)| {
+            KERNEL_PREFIXES
+                .iter()
+                .find_map(|prefix| name.strip_prefix(prefix))
+        })
         .collect();
-    match kernels[..] {
-        [name] => Ok(name[KERNEL_PREFIX.len()..].to_owned()),
+    let count = releases.len();
+    match releases.first() {
+        Some(release) if count == 1 => Ok((*release).to_owned()),
         _ => Err(PlanError::Kernel {
             meta: board.kernel.package.clone(),
-            count: kernels.len(),
+            count,
         }),
     }
 }
@@ -219,7 +238,18 @@ fn derive_signature(
     initramfs: &BTreeMap<String, PlannedNode>,
 ) -> DiskSignature {
     let mut seed = Sha256::new();
-    seed.update(format!("{board:?}"));
+    // What only people read has no part in it either.
+    seed.update(format!(
+        "{:?}",
+        (
+            &board.id,
+            &board.console,
+            &board.kernel,
+            &board.firmware,
+            &board.radio.firmware,
+            &board.modules,
+        )
+    ));
     for package in resolution.packages.values() {
         seed.update(package.sha256.0);
     }

@@ -104,7 +104,7 @@ impl Plan {
         for module in &self.modules.root {
             writeln!(f, "  module {module}")?;
         }
-        for path in &self.radio.files {
+        for path in self.radio.firmware.values().flatten() {
             writeln!(f, "  firmware {path}")?;
         }
         for pattern in &self.root.removals {

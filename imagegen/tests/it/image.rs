@@ -36,7 +36,7 @@ fn small_plan(site: &SiteOptions) -> (Plan, Resolution) {
     let mut plan = plan_for("pi3", site);
     plan.modules.initramfs.clear();
     plan.modules.root.clear();
-    plan.radio.files.clear();
+    plan.radio.firmware.clear();
     for package in plan.packages.values_mut() {
         package.cover = Cover::Waived("there is nothing in them".to_owned());
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use expect_test::{expect, expect_file};
-use imagegen::board::{Board, load_boards};
+use imagegen::board::{Arch, Board, load_boards};
 use imagegen::credentials::{Psk, Security, Ssid};
 use imagegen::index::{Index, Origin};
 use imagegen::overlays::{Overlays, load_overlays};
@@ -49,14 +49,28 @@ pub(crate) fn resolution(
     features: &BTreeSet<Feature>,
 ) -> Resolution {
     let mut index = Index::default();
-    let origin = Origin {
-        suite: "trixie".to_owned(),
-        automatic: true,
-    };
-    index
-        .add(include_str!("fixtures/packages-arm64.txt"), &origin)
-        .unwrap();
+    for (text, suite) in offers(board.arch) {
+        let origin = Origin {
+            suite: suite.to_owned(),
+            automatic: suite == "trixie",
+        };
+        index.add(text, &origin).unwrap();
+    }
     resolve(&index, &overlays.recipe.request(board, features)).unwrap()
+}
+
+fn offers(arch: Arch) -> Vec<(&'static str, &'static str)> {
+    match arch {
+        Arch::Arm64 => vec![
+            (include_str!("fixtures/packages-arm64.txt"), "trixie"),
+            (
+                include_str!("fixtures/packages-arm64-backports.txt"),
+                "trixie-backports",
+            ),
+        ],
+        Arch::Armhf => vec![(include_str!("fixtures/packages-armhf.txt"), "trixie")],
+        Arch::Armel => vec![(include_str!("fixtures/packages-armel.txt"), "trixie")],
+    }
 }
 
 pub(crate) fn plan_for(id: &str, site: &SiteOptions) -> Plan {
@@ -77,9 +91,22 @@ fn site_file(plan: &Plan, name: &str) -> String {
 }
 
 #[test]
-fn pi3() {
-    let plan = plan_for("pi3", &site());
-    expect_file!["golden/pi3.txt"].assert_eq(&plan.to_string());
+fn every_board_has_a_golden_plan() {
+    for id in load_boards(&repository().join("boards")).unwrap().keys() {
+        let golden =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/golden/{id}.txt"));
+        expect_file![golden].assert_eq(&plan_for(id, &site()).to_string());
+    }
+}
+
+#[test]
+fn every_golden_plan_has_a_board() {
+    let boards = load_boards(&repository().join("boards")).unwrap();
+    for entry in std::fs::read_dir(repository().join("imagegen/tests/it/golden")).unwrap() {
+        let path = entry.unwrap().path();
+        let id = path.file_stem().unwrap().to_str().unwrap();
+        assert!(boards.contains_key(id), "{}", path.display());
+    }
 }
 
 #[test]
@@ -100,13 +127,13 @@ fn a_key_adds_the_ssh_server_and_nothing_else() {
         .collect();
     expect![[r#"
         features: ssh
-        disk: signature 294bddf8, boot partition 294bddf8-01, root partition 294bddf8-02
+        disk: signature 9b289019, boot partition 9b289019-01, root partition 9b289019-02
           dropbear-bin 2025.89-1~deb13u1 root (no scripts)
           libgmp10 2:6.3.0+dfsg-3 root (no scripts)
           libtomcrypt1 1.18.2+dfsg-7+b2 root (no scripts)
           libtommath1 1.3.0-1 root (no scripts)
           /site/authorized_keys (overlays/site/authorized_keys.tera)
-            | console=tty1 console=ttyS1,115200 boot=PARTUUID=294bddf8-01 root=PARTUUID=294bddf8-02 ro panic=10 quiet net.ifnames=0
+            | console=tty1 console=ttyS1,115200 boot=PARTUUID=9b289019-01 root=PARTUUID=9b289019-02 ro panic=10 quiet net.ifnames=0
           /etc/systemd/system/multi-user.target.wants/ssh.service -> ../ssh.service (link)
           /etc/systemd/system/ssh.service 0644 (overlays/rootfs/etc/systemd/system/ssh.service)
     "#]].assert_eq(&added);

@@ -32,7 +32,7 @@ fn an_unknown_board() {
             expect![[r#"
                 error: board `pi33` does not exist
 
-                hint: did you mean `pi3`? the boards are: pi3
+                hint: did you mean `pi3`? the boards are: arm64, pi2, pi3, pi4, pi5, virt, zero-2-w, zero-w
                 exit code 2"#]],
         );
     }
@@ -258,7 +258,7 @@ fn what_is_typed_does_not_command_the_terminal() {
         expect![[r#"
             error: board `\u{1b}[31mred` does not exist
 
-            hint: the boards are: pi3
+            hint: the boards are: arm64, pi2, pi3, pi4, pi5, virt, zero-2-w, zero-w
             exit code 2"#]],
     );
     check(
