@@ -3,7 +3,7 @@
 //! Facts only. A step that differs between boards is code elsewhere, which asks for the fact. What several boards have in common is a
 //! part (see `part`), which a board names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::part::{Part, load_parts};
+use crate::recipe::Feature;
 
 /// One kind of board.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct Board {
     pub radio: Radio,
     /// The other side.
     pub wired: Wired,
+    /// What its images have whatever the site asks for.
+    pub features: BTreeSet<Feature>,
     /// Kernel modules, by name; what they depend on comes by itself.
     pub modules: Modules,
     /// How QEMU stands in for the board, where it can.
@@ -127,6 +130,9 @@ pub struct Wired {
     pub interface: String,
     /// What it is, for people.
     pub about: String,
+    /// Whether the board can be a network card of the computer that its USB port is plugged into.
+    #[serde(default)]
+    pub gadget: bool,
 }
 
 /// Modules by the place they are loaded from.
@@ -187,6 +193,17 @@ pub struct DeviceTreeEdit {
     /// Properties of strings.
     #[serde(default)]
     pub strings: BTreeMap<String, Vec<String>>,
+}
+
+impl Board {
+    /// Returns the board as a network card of the computer that its USB port is plugged into, if it can be one.
+    pub fn as_gadget(&self) -> Option<Self> {
+        let mut board = self.clone();
+        board.wired.interface = "usb0".to_owned();
+        board.modules.root.push("g_ether".to_owned());
+        board.features.insert(Feature::Gadget);
+        Some(board).filter(|board| board.wired.gadget)
+    }
 }
 
 /// Why there is no board.
@@ -286,6 +303,7 @@ pub fn parse_board(
             wpa3: raw.radio.wpa3,
         },
         wired: raw.wired,
+        features: BTreeSet::new(),
         modules: Modules::default(),
         emulator: raw.emulator,
     };

@@ -28,6 +28,8 @@ pub struct Recipe {
 pub enum Feature {
     /// A shell for those who hold a key.
     Ssh,
+    /// A USB port that is a network card of the computer at its other end.
+    Gadget,
 }
 
 /// What stands for the maintainer scripts of a package.
@@ -151,6 +153,7 @@ impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ssh => "ssh",
+            Self::Gadget => "gadget",
         })
     }
 }

@@ -43,8 +43,12 @@ fn describe(board: &Board) -> String {
     } else {
         "; WPA3 often fails"
     };
+    let gadget = match board.wired.gadget {
+        true => "; with --gadget, the computer that its USB port is plugged into",
+        false => "",
+    };
     format!(
-        "{:<10} {} ({})\n    models  {}\n    radio   {}{wpa3}\n    wired   {}\n    tested  {}",
+        "{:<10} {} ({})\n    models  {}\n    radio   {}{wpa3}\n    wired   {}{gadget}\n    tested  {}",
         board.id,
         board.name,
         board.arch,
@@ -63,6 +67,20 @@ pub fn load(workspace: &Workspace, name: &str) -> Result<Board> {
         .into_iter()
         .find(|board| board.id == name)
         .ok_or_else(|| unknown(name, &names).into())
+}
+
+/// Returns the board as a network card of the computer that its USB port is plugged into.
+pub fn as_gadget(board: &Board) -> Result<Board> {
+    board.as_gadget().ok_or_else(|| {
+        UsageError::new(
+            format!(
+                "the board `{}` cannot be a network card of another computer",
+                board.id
+            ),
+            "leave out --gadget; `cargo xtask boards` says which can",
+        )
+        .into()
+    })
 }
 
 fn all(workspace: &Workspace) -> Result<Vec<Board>> {

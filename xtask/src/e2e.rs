@@ -25,6 +25,9 @@ const LIMIT: Duration = Duration::from_secs(1800);
 pub struct Args {
     #[command(flatten)]
     board: boards::Choice,
+    /// Check the image for the board as a network card of the computer that its USB port is plugged into
+    #[arg(long)]
+    gadget: bool,
     #[command(flatten)]
     source: Source,
     /// Print the guest's whole console
@@ -45,6 +48,11 @@ struct Check {
 pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
     let board = boards::load(&workspace, &args.board.name)?;
+    let board = if args.gadget {
+        boards::as_gadget(&board)?
+    } else {
+        board
+    };
     let bars = Bars::new();
     let scratch = tempfile::tempdir()?;
     let _unfinished = interrupt::Unfinished::scratch(scratch.path());
@@ -58,7 +66,14 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let (prepared, built) = image::build(&workspace, &job, &bars)?;
     let fetcher = args.source.fetcher(&workspace, &bars)?;
-    let kit = rig::archive(&workspace, &fetcher, &prepared, &built.kernel, &networks)?;
+    let kit = rig::archive(
+        &workspace,
+        &fetcher,
+        &board,
+        &prepared,
+        &built.kernel,
+        &networks,
+    )?;
     let boot = Boot {
         image: &output,
         board: &board,
@@ -81,6 +96,7 @@ pub fn run_default() -> Result<()> {
     }
     run(&Args {
         board: boards::Choice::default(),
+        gadget: false,
         source: Source::default(),
         console: false,
     })

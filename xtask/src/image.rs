@@ -28,6 +28,9 @@ pub struct Args {
     /// Board to build for; `cargo xtask boards` lists them
     #[arg(long)]
     board: String,
+    /// Make the board a network card of the computer that its USB port is plugged into
+    #[arg(long)]
+    gadget: bool,
     #[command(flatten)]
     site: site::SiteArgs,
     /// Where to write the image (default: target/images/footbridge-BOARD.img)
@@ -52,6 +55,11 @@ pub fn run(args: &Args) -> Result<()> {
     let begin = Instant::now();
     let workspace = Workspace::locate()?;
     let board = boards::load(&workspace, &args.board)?;
+    let board = if args.gadget {
+        boards::as_gadget(&board)?
+    } else {
+        board
+    };
     let output = match &args.output {
         Some(path) => path.clone(),
         None => workspace
@@ -94,7 +102,7 @@ pub fn prepare(
 ) -> Result<Prepared> {
     let overlays = overlays(workspace)?;
     let offer = source.offer_for(&source.fetcher(workspace, bars)?, board)?;
-    let request = overlays.recipe.request(board, &features_of(site));
+    let request = overlays.recipe.request(board, &features_of(board, site));
     let resolution = resolve(&offer.index, &request)?;
     let plan = plan(&PlanInputs {
         board,

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use imagegen::board::Board;
 use imagegen::credentials::{Passphrase, Psk, Security, Ssid};
 use imagegen::plan::overlay::plan_site;
 use imagegen::site::{CountryCode, Hostname, SiteOptions};
@@ -56,9 +57,9 @@ impl Networks {
     }
 
     /// Puts what the guest's scripts have to know of each network into their tree.
-    pub fn describe(&self, workspace: &Workspace, tree: &mut Tree) -> Result<()> {
+    pub fn describe(&self, workspace: &Workspace, board: &Board, tree: &mut Tree) -> Result<()> {
         for network in self.others.iter().chain([&self.home]) {
-            network.describe(workspace, tree)?;
+            network.describe(workspace, board, tree)?;
         }
         tree.insert("e2e/country", Node::file(0o644, COUNTRY.as_bytes()))?;
         Ok(())
@@ -85,7 +86,7 @@ impl Network {
         })
     }
 
-    fn describe(&self, workspace: &Workspace, tree: &mut Tree) -> Result<()> {
+    fn describe(&self, workspace: &Workspace, board: &Board, tree: &mut Tree) -> Result<()> {
         let mut put = |file: &str, contents: Arc<[u8]>| {
             tree.insert(
                 format!("e2e/networks/{}/{file}", self.name),
@@ -96,13 +97,13 @@ impl Network {
         if let Some(passphrase) = &self.passphrase {
             put("passphrase", line(passphrase.reveal()))?;
         }
-        put("wpa_supplicant.conf", self.supplicant(workspace)?)?;
+        put("wpa_supplicant.conf", self.supplicant(workspace, board)?)?;
         Ok(())
     }
 
     /// The file of a card that is made for this network.
-    fn supplicant(&self, workspace: &Workspace) -> Result<Arc<[u8]>> {
-        let files = plan_site(&image::overlays(workspace)?, &self.site)?;
+    fn supplicant(&self, workspace: &Workspace, board: &Board) -> Result<Arc<[u8]>> {
+        let files = plan_site(board, &image::overlays(workspace)?, &self.site)?;
         let planned = files.get("wpa_supplicant.conf");
         planned
             .and_then(|planned| planned.node.bytes().cloned())

@@ -7,9 +7,11 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use imagegen::board::Board;
 use imagegen::make::fetch::Fetcher;
 use imagegen::make::initramfs::write_cpio;
 use imagegen::make::kernel::Kernel;
+use imagegen::recipe::Feature;
 use imagegen::tree::{Node, Tree};
 
 use crate::image::Prepared;
@@ -37,6 +39,9 @@ const MODULES: &[&str] = &[
     "veth",
     "mac80211_hwsim",
 ];
+
+/// A USB port that is plugged into another one of the same machine, and the driver that a computer has for what it finds there.
+const USB_CABLE: &[&str] = &["cdc_ether", "dummy_hcd"];
 
 /// Programs the scripts call that the image has no need of.
 const APPLETS: &[&str] = &[
@@ -68,14 +73,19 @@ const SCRIPTS: &[&str] = &[
 pub fn archive(
     workspace: &Workspace,
     fetcher: &Fetcher,
+    board: &Board,
     prepared: &Prepared,
     kernel: &Kernel,
     networks: &Networks,
 ) -> Result<Vec<u8>> {
     let mut tree = programs(fetcher, prepared)?;
-    let modules = add_modules(&mut tree, kernel)?;
+    let cable: &[&str] = match board.features.contains(&Feature::Gadget) {
+        true => USB_CABLE,
+        false => &[],
+    };
+    let modules = add_modules(&mut tree, kernel, &[MODULES, cable].concat())?;
     add_kit(&mut tree, workspace)?;
-    networks.describe(workspace, &mut tree)?;
+    networks.describe(workspace, board, &mut tree)?;
     tree.insert(
         "e2e/modules/order",
         Node::file(0o644, (modules.join("\n") + "\n").into_bytes()),
@@ -107,8 +117,8 @@ fn programs(fetcher: &Fetcher, prepared: &Prepared) -> Result<Tree> {
 }
 
 /// Adds the modules, uncompressed; returns their paths in the order in which they load.
-fn add_modules(tree: &mut Tree, kernel: &Kernel) -> Result<Vec<String>> {
-    let names: Vec<String> = MODULES.iter().map(ToString::to_string).collect();
+fn add_modules(tree: &mut Tree, kernel: &Kernel, names: &[&str]) -> Result<Vec<String>> {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let mut paths = Vec::new();
     for path in kernel.index.closure(&names)? {
         let name = path.rsplit('/').next().unwrap_or(&path);

@@ -140,10 +140,13 @@ fn wrong_values_are_refused() {
 fn the_images_own_files_are_read() {
     let overlays = concat!(env!("CARGO_MANIFEST_DIR"), "/../overlays");
     for file in [
-        "rootfs/etc/footbridge/footbridge.toml",
-        "site/footbridge.toml",
+        "rootfs/etc/footbridge/footbridge.toml.tera",
+        "site/footbridge.toml.tera",
     ] {
         let text = std::fs::read_to_string(format!("{overlays}/{file}")).unwrap();
+        let text = text
+            .replace("{{ radio_interface }}", "wlan0")
+            .replace("{{ wired_interface }}", "eth0");
         let keys = text.lines().map(|line| match line.strip_prefix('#') {
             Some(key) if !key.starts_with(' ') => key,
             Some(_) | None => line,

@@ -86,6 +86,6 @@ pub fn plan_boot(
         kernel_file: board.kernel.boot_file.clone(),
         device_trees: board.kernel.device_trees.clone(),
         texts,
-        site: plan_site(overlays, site)?,
+        site: plan_site(board, overlays, site)?,
     })
 }

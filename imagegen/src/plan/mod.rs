@@ -123,9 +123,10 @@ pub enum PlanError {
     },
 }
 
-/// Says which features a site asks for.
-pub fn features_of(site: &SiteOptions) -> BTreeSet<Feature> {
-    site.ssh_keys.iter().map(|_| Feature::Ssh).collect()
+/// Says which features an image has: the board's, and what the site asks for.
+pub fn features_of(board: &Board, site: &SiteOptions) -> BTreeSet<Feature> {
+    let ssh = site.ssh_keys.iter().map(|_| Feature::Ssh);
+    board.features.iter().copied().chain(ssh).collect()
 }
 
 /// Plans an image.
@@ -136,9 +137,9 @@ pub fn plan(inputs: &PlanInputs<'_>) -> Result<Plan, PlanError> {
         resolution,
         overlays,
     } = *inputs;
-    let features = features_of(site);
+    let features = features_of(board, site);
     let packages = plan_packages(board, resolution, overlays)?;
-    let nodes = plan_root_overlay(overlays, &features)?;
+    let nodes = plan_root_overlay(board, overlays, &features)?;
     let initramfs = plan_initramfs(board, overlays);
     let signature = derive_signature(board, resolution, &nodes, &initramfs);
     Ok(Plan {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tera::{Context, Tera};
 use thiserror::Error;
 
+use crate::board::Board;
 use crate::credentials::Security;
 use crate::overlays::{Files, OverlayRules, Overlays};
 use crate::recipe::Feature;
@@ -56,6 +57,7 @@ pub enum OverlayPlanError {
 
 /// Plans what overlays put into the root: files, links and masks.
 pub fn plan_root_overlay(
+    board: &Board,
     overlays: &Overlays,
     features: &BTreeSet<Feature>,
 ) -> Result<BTreeMap<String, PlannedNode>, OverlayPlanError> {
@@ -67,15 +69,10 @@ pub fn plan_root_overlay(
             .get(path)
             .is_none_or(|feature| features.contains(feature))
     };
-    let mut nodes = BTreeMap::new();
-    for (path, bytes) in overlays.rootfs.iter().filter(|(path, _)| wanted(path)) {
-        let mode = rules.modes.get(path).copied().unwrap_or(0o644);
-        put(
-            &mut nodes,
-            path.clone(),
-            Node::file(mode, bytes.clone()),
-            format!("overlays/rootfs/{path}"),
-        )?;
+    let mut nodes = render_files("rootfs", &overlays.rootfs, &interfaces(board))?;
+    nodes.retain(|path, _| wanted(path));
+    for (path, planned) in &mut nodes {
+        planned.node.mode = rules.modes.get(path).copied().unwrap_or(0o644);
     }
     for (path, target) in rules.links.iter().filter(|(path, _)| wanted(path)) {
         put(
@@ -98,10 +95,11 @@ pub fn plan_root_overlay(
 
 /// Renders the files of `site/`. Those that a choice leaves without contents are left out.
 pub fn plan_site(
+    board: &Board,
     overlays: &Overlays,
     site: &SiteOptions,
 ) -> Result<BTreeMap<String, PlannedNode>, OverlayPlanError> {
-    let mut context = Context::new();
+    let mut context = interfaces(board);
     context.insert("ssid_hex", &site.ssid.to_hex());
     context.insert("ssid_printable", &site.ssid.to_printable());
     let key = NetworkKey::of(site);
@@ -124,6 +122,14 @@ pub fn plan_site(
         files.remove("authorized_keys");
     }
     Ok(files)
+}
+
+/// What the two sides are called.
+fn interfaces(board: &Board) -> Context {
+    let mut context = Context::new();
+    context.insert("radio_interface", &board.radio.interface);
+    context.insert("wired_interface", &board.wired.interface);
+    context
 }
 
 /// The words of wpa_supplicant's file for a way to secure a network.
@@ -238,15 +244,15 @@ fn check_stale(overlays: &Overlays) -> Result<(), OverlayPlanError> {
             path: path.to_owned(),
         })
     };
-    if let Some(path) = modes
-        .keys()
-        .find(|path| !overlays.rootfs.contains_key(*path))
-    {
+    let is_file = |path: &str| {
+        overlays.rootfs.contains_key(path) || overlays.rootfs.contains_key(&format!("{path}.tera"))
+    };
+    if let Some(path) = modes.keys().find(|path| !is_file(path)) {
         return stale("modes", path);
     }
     if let Some(path) = conditions
         .keys()
-        .find(|path| !overlays.rootfs.contains_key(*path) && !links.contains_key(*path))
+        .find(|path| !is_file(path) && !links.contains_key(*path))
     {
         return stale("conditions", path);
     }

@@ -32,7 +32,11 @@ fn loud_site() -> SiteOptions {
 
 /// The plan of a real board without what would take a real kernel and a real radio. The scripts of the tests' packages are waived.
 fn small_plan(site: &SiteOptions) -> (Plan, Resolution) {
-    let resolution = resolution(&board("pi3"), &overlays(), &features_of(site));
+    let resolution = resolution(
+        &board("pi3"),
+        &overlays(),
+        &features_of(&board("pi3"), site),
+    );
     let mut plan = plan_for("pi3", site);
     plan.modules.initramfs.clear();
     plan.modules.root.clear();

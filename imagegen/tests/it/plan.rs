@@ -74,10 +74,14 @@ fn offers(arch: Arch) -> Vec<(&'static str, &'static str)> {
 }
 
 pub(crate) fn plan_for(id: &str, site: &SiteOptions) -> Plan {
-    let (board, overlays) = (board(id), overlays());
-    let resolution = resolution(&board, &overlays, &features_of(site));
+    plan_board(&board(id), site)
+}
+
+fn plan_board(board: &Board, site: &SiteOptions) -> Plan {
+    let overlays = overlays();
+    let resolution = resolution(board, &overlays, &features_of(board, site));
     plan(&PlanInputs {
-        board: &board,
+        board,
         site,
         resolution: &resolution,
         overlays: &overlays,
@@ -127,16 +131,42 @@ fn a_key_adds_the_ssh_server_and_nothing_else() {
         .collect();
     expect![[r#"
         features: ssh
-        disk: signature 9b289019, boot partition 9b289019-01, root partition 9b289019-02
+        disk: signature dbf871a1, boot partition dbf871a1-01, root partition dbf871a1-02
           dropbear-bin 2025.89-1~deb13u1 root (no scripts)
           libgmp10 2:6.3.0+dfsg-3 root (no scripts)
           libtomcrypt1 1.18.2+dfsg-7+b2 root (no scripts)
           libtommath1 1.3.0-1 root (no scripts)
           /site/authorized_keys (overlays/site/authorized_keys.tera)
-            | console=tty1 console=ttyS1,115200 boot=PARTUUID=9b289019-01 root=PARTUUID=9b289019-02 ro panic=10 quiet net.ifnames=0
+            | console=tty1 console=ttyS1,115200 boot=PARTUUID=dbf871a1-01 root=PARTUUID=dbf871a1-02 ro panic=10 quiet net.ifnames=0
           /etc/systemd/system/multi-user.target.wants/ssh.service -> ../ssh.service (link)
           /etc/systemd/system/ssh.service 0644 (overlays/rootfs/etc/systemd/system/ssh.service)
     "#]].assert_eq(&added);
+}
+
+#[test]
+fn a_gadget_is_the_same_board_with_another_wired_side() {
+    let zero = board("zero-2-w");
+    let (without, with) = (
+        plan_board(&zero, &site()).to_string(),
+        plan_board(&zero.as_gadget().unwrap(), &site()).to_string(),
+    );
+    let known: BTreeSet<&str> = without.lines().collect();
+    let added: String = with
+        .lines()
+        .filter(|line| !known.contains(line) && !line.contains("PARTUUID"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    expect![[r#"
+        features: gadget
+        disk: signature 48d9f6f8, boot partition 48d9f6f8-01, root partition 48d9f6f8-02
+          module g_ether
+          /etc/systemd/system/footbridge-gadget.service 0644 (overlays/rootfs/etc/systemd/system/footbridge-gadget.service)
+          /etc/udev/rules.d/70-footbridge-gadget.rules 0644 (overlays/rootfs/etc/udev/rules.d/70-footbridge-gadget.rules)
+          /usr/lib/footbridge/gadget 0755 (overlays/rootfs/usr/lib/footbridge/gadget)
+    "#]].assert_eq(&added);
+    let gadget = plan_board(&zero.as_gadget().unwrap(), &site());
+    assert!(site_file(&gadget, "footbridge.toml").contains("\ndownlink = \"usb0\"\n"));
+    assert_eq!(board("pi3").as_gadget(), None);
 }
 
 /// One root, with one hash, serves a whole fleet; what tells its cards apart is on the boot partition.
