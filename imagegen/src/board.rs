@@ -195,12 +195,15 @@ pub struct DeviceTreeEdit {
     pub strings: BTreeMap<String, Vec<String>>,
 }
 
+/// The network card, and the protocols that it asks modprobe for by name.
+const GADGET_MODULES: [&str; 4] = ["g_ether", "usb_f_ecm", "usb_f_ecm_subset", "usb_f_rndis"];
+
 impl Board {
     /// Returns the board as a network card of the computer that its USB port is plugged into, if it can be one.
     pub fn as_gadget(&self) -> Option<Self> {
         let mut board = self.clone();
         board.wired.interface = "usb0".to_owned();
-        board.modules.root.push("g_ether".to_owned());
+        board.modules.root.extend(GADGET_MODULES.map(str::to_owned));
         board.features.insert(Feature::Gadget);
         Some(board).filter(|board| board.wired.gadget)
     }

@@ -158,8 +158,11 @@ fn a_gadget_is_the_same_board_with_another_wired_side() {
         .collect();
     expect![[r#"
         features: gadget
-        disk: signature 48d9f6f8, boot partition 48d9f6f8-01, root partition 48d9f6f8-02
+        disk: signature 203c0045, boot partition 203c0045-01, root partition 203c0045-02
           module g_ether
+          module usb_f_ecm
+          module usb_f_ecm_subset
+          module usb_f_rndis
           /etc/systemd/system/footbridge-gadget.service 0644 (overlays/rootfs/etc/systemd/system/footbridge-gadget.service)
           /etc/udev/rules.d/70-footbridge-gadget.rules 0644 (overlays/rootfs/etc/udev/rules.d/70-footbridge-gadget.rules)
           /usr/lib/footbridge/gadget 0755 (overlays/rootfs/usr/lib/footbridge/gadget)
