@@ -131,13 +131,13 @@ fn a_key_adds_the_ssh_server_and_nothing_else() {
         .collect();
     expect![[r#"
         features: ssh
-        disk: signature dbf871a1, boot partition dbf871a1-01, root partition dbf871a1-02
+        disk: signature f20d55cd, boot partition f20d55cd-01, root partition f20d55cd-02
           dropbear-bin 2025.89-1~deb13u1 root (no scripts)
           libgmp10 2:6.3.0+dfsg-3 root (no scripts)
           libtomcrypt1 1.18.2+dfsg-7+b2 root (no scripts)
           libtommath1 1.3.0-1 root (no scripts)
           /site/authorized_keys (overlays/site/authorized_keys.tera)
-            | console=tty1 console=ttyS1,115200 boot=PARTUUID=dbf871a1-01 root=PARTUUID=dbf871a1-02 ro panic=10 quiet net.ifnames=0
+            | console=tty1 console=ttyS1,115200 boot=PARTUUID=f20d55cd-01 root=PARTUUID=f20d55cd-02 ro panic=10 quiet net.ifnames=0
           /etc/systemd/system/multi-user.target.wants/ssh.service -> ../ssh.service (link)
           /etc/systemd/system/ssh.service 0644 (overlays/rootfs/etc/systemd/system/ssh.service)
     "#]].assert_eq(&added);
@@ -158,7 +158,7 @@ fn a_gadget_is_the_same_board_with_another_wired_side() {
         .collect();
     expect![[r#"
         features: gadget
-        disk: signature 203c0045, boot partition 203c0045-01, root partition 203c0045-02
+        disk: signature a5ce6d82, boot partition a5ce6d82-01, root partition a5ce6d82-02
           module g_ether
           module usb_f_ecm
           module usb_f_ecm_subset
