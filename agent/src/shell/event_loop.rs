@@ -238,18 +238,23 @@ impl EventLoop {
 
     async fn take_notifications(&mut self, first: Notified, now: Instant) -> anyhow::Result<()> {
         let mut notified = first;
-        for _ in 0..BATCH {
+        let mut taken = 0;
+        loop {
             match notified {
                 Notified::Events(events) => self.take_events(events, now).await?,
                 // Dumps are large: where one overrun follows the other, the turns of others come between.
                 Notified::Overrun => return self.start_over(now).await,
             }
+            taken += 1;
+            // Nothing is received that this turn would not deal with: it would be lost.
+            if taken == BATCH {
+                return Ok(());
+            }
             let Some(next) = self.notifications.next_waiting() else {
-                break;
+                return Ok(());
             };
             notified = next.context("while receiving netlink notifications")?;
         }
-        Ok(())
     }
 
     async fn take_events(&mut self, events: Vec<KernelEvent>, now: Instant) -> anyhow::Result<()> {
