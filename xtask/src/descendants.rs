@@ -39,6 +39,7 @@ pub fn end() {
             // It may have ended by itself, which is as good.
             let _ = kill_process(pid, signal);
         }
+        // Of a descendant that is no child, nobody tells that it ended.
         std::thread::sleep(PAUSE);
     }
 }
