@@ -96,6 +96,15 @@ pub enum IndexError {
 }
 
 impl Index {
+    /// Lays packages together that were chosen before.
+    pub(crate) fn of(packages: impl IntoIterator<Item = Package>) -> Self {
+        let mut index = Index::default();
+        for package in packages {
+            index.insert(package);
+        }
+        index
+    }
+
     /// Adds the packages of one `Packages` text.
     pub fn add(&mut self, text: &str, origin: &Origin) -> Result<(), IndexError> {
         for stanza in deb822::stanzas(text) {
@@ -272,7 +281,11 @@ fn relation_error(
 }
 
 /// `Source: name (version)`; each part defaults to the binary package's own.
-fn parse_source(field: Option<&str>, name: &str, version: &Version) -> Option<(String, Version)> {
+pub(crate) fn parse_source(
+    field: Option<&str>,
+    name: &str,
+    version: &Version,
+) -> Option<(String, Version)> {
     let Some(field) = field else {
         return Some((name.to_owned(), version.clone()));
     };
@@ -286,7 +299,7 @@ fn parse_source(field: Option<&str>, name: &str, version: &Version) -> Option<(S
 }
 
 /// Refuses file names that would lead out of the archive's base address.
-fn relative_path(text: &str) -> Option<String> {
+pub(crate) fn relative_path(text: &str) -> Option<String> {
     let plain = text
         .bytes()
         .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'\\'));

@@ -13,6 +13,7 @@ mod deb822;
 pub mod device_tree;
 pub mod index;
 pub mod inspect;
+pub mod lock;
 pub mod make;
 pub mod mbr;
 pub mod mirror;

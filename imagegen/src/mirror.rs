@@ -3,6 +3,9 @@
 //! Parses what the host's own package manager is told (`.sources` in deb822 form and one-line `sources.list`); reading those files is
 //! `make::fetch`'s part. Nothing here is trusted: whatever a mirror serves is held against Debian's signatures.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use crate::deb822;
 
 /// The mirror used when neither the user nor the host names one: a university's, which carries the security archive too.
@@ -101,6 +104,66 @@ impl Mirror {
             ..mirror
         })
     }
+}
+
+/// An archive of old versions: `<base>/debian/<moment>/` and `<base>/debian-security/<moment>/` are the two archives as they were then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastArchive {
+    base: String,
+    /// By suite: `YYYYMMDDTHHMMSSZ`.
+    moments: BTreeMap<String, String>,
+}
+
+impl PastArchive {
+    /// Takes the base address and, by suite, the date of the release whose packages are wanted.
+    pub fn new(base: &str, dates: impl IntoIterator<Item = (String, SystemTime)>) -> Self {
+        // A release is dated a while before the archive takes its picture of it; what it lists stays on the mirrors longer than that.
+        const LATER: Duration = Duration::from_secs(12 * 3600);
+        PastArchive {
+            base: base.trim_end_matches('/').to_owned(),
+            moments: dates
+                .into_iter()
+                .map(|(suite, date)| (suite, moment(date + LATER)))
+                .collect(),
+        }
+    }
+
+    /// Returns the base of an archive as it was soon after the release of a suite.
+    pub fn base_of(&self, suite: &str) -> Option<String> {
+        let archive = match Archive::of_suite(suite) {
+            Archive::Main => "debian",
+            Archive::Security => "debian-security",
+        };
+        let moment = self.moments.get(suite)?;
+        Some(format!("{}/{archive}/{moment}", self.base))
+    }
+}
+
+/// Writes a time as `YYYYMMDDTHHMMSSZ`.
+fn moment(time: SystemTime) -> String {
+    let seconds = time
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Years are taken to begin in March, so that the leap day is their last; an era is 400 of them.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    format!(
+        "{:04}{month:02}{day:02}T{:02}{:02}{:02}Z",
+        era * 400 + year + carry,
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
 }
 
 impl Default for Mirror {
@@ -336,6 +399,31 @@ mod tests {
         #[test]
         fn any_source_list_is_parsed_without_a_panic(text in "((deb|Types:|URIs:|\\[|\\]|http://|trixie|main|#| |\n|\u{e9}){1,4}){0,30}") {
             let _ = Mirror::from_apt_sources(&[text]);
+        }
+    }
+
+    #[test]
+    fn old_versions_are_where_the_archive_was_soon_after_the_release() {
+        for (seconds, expected) in [
+            (0, "19700101T120000Z"),
+            (951_782_400 - 43_200, "20000229T000000Z"),
+            (1_709_251_199, "20240301T115959Z"),
+            (1_761_984_000, "20251101T200000Z"),
+        ] {
+            let date = UNIX_EPOCH + Duration::from_secs(seconds);
+            let past = PastArchive::new(
+                "http://host/archive/",
+                ["trixie", "trixie-security"].map(|suite| (suite.to_owned(), date)),
+            );
+            let bases = ["trixie", "trixie-security", "sid"].map(|suite| past.base_of(suite));
+            assert_eq!(
+                bases,
+                [
+                    Some(format!("http://host/archive/debian/{expected}")),
+                    Some(format!("http://host/archive/debian-security/{expected}")),
+                    None
+                ]
+            );
         }
     }
 }

@@ -83,7 +83,8 @@ pub fn as_gadget(board: &Board) -> Result<Board> {
     })
 }
 
-fn all(workspace: &Workspace) -> Result<Vec<Board>> {
+/// Returns all boards, by name.
+pub fn all(workspace: &Workspace) -> Result<Vec<Board>> {
     let folder = workspace.boards();
     let boards =
         load_boards(&folder).with_context(|| format!("while reading {}", folder.display()))?;

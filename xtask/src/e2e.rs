@@ -66,9 +66,13 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let (prepared, built) = image::build(&workspace, &job, &bars)?;
     let fetcher = args.source.fetcher(&workspace, &bars)?;
+    let offer = args
+        .source
+        .offer_for(&fetcher, std::slice::from_ref(&board))?;
     let kit = rig::archive(
         &workspace,
         &fetcher,
+        &offer,
         &board,
         &prepared,
         &built.kernel,

@@ -8,19 +8,20 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use imagegen::board::Board;
 use imagegen::credentials::Security;
+use imagegen::lock::Lock;
 use imagegen::make::disk::Draft;
 use imagegen::make::image::{Built, ImageInputs, make_image};
 use imagegen::overlays::{Overlays, load_overlays};
 use imagegen::plan::{Plan, PlanInputs, features_of, plan};
-use imagegen::resolve::{Resolution, resolve};
+use imagegen::resolve::Resolution;
 use imagegen::site::SiteOptions;
 
 use crate::agent;
 use crate::progress::Bars;
-use crate::source::{Offer, Source};
+use crate::source::Source;
 use crate::usage::{Failure, UsageError};
 use crate::workspace::Workspace;
-use crate::{boards, interrupt, site};
+use crate::{boards, interrupt, lock, site};
 
 /// The image to build.
 #[derive(clap::Args)]
@@ -42,8 +43,8 @@ pub struct Args {
 
 /// Everything known before anything is built.
 pub struct Prepared {
-    /// What Debian offers.
-    pub offer: Offer,
+    /// The lock of the board's architecture.
+    pub lock: Lock,
     /// The packages chosen of it.
     pub resolution: Resolution,
     /// What the image will hold.
@@ -92,18 +93,17 @@ fn warn_of_wpa3(board: &Board, site: &SiteOptions) {
     }
 }
 
-/// Plans the image; fetches package lists, builds nothing.
-pub fn prepare(
-    workspace: &Workspace,
-    board: &Board,
-    site: &SiteOptions,
-    source: &Source,
-    bars: &Bars,
-) -> Result<Prepared> {
+/// Plans the image from the lock; fetches and builds nothing.
+pub fn prepare(workspace: &Workspace, board: &Board, site: &SiteOptions) -> Result<Prepared> {
     let overlays = overlays(workspace)?;
-    let offer = source.offer_for(&source.fetcher(workspace, bars)?, board)?;
+    let lock = lock::load(workspace, board.arch)?;
     let request = overlays.recipe.request(board, &features_of(board, site));
-    let resolution = resolve(&offer.index, &request)?;
+    let resolution = lock.resolve(&request).map_err(|error| {
+        Failure::new(
+            format!("the lock for {} has not all packages: {error}", board.arch),
+            "`cargo xtask lock` makes it anew",
+        )
+    })?;
     let plan = plan(&PlanInputs {
         board,
         site,
@@ -111,7 +111,7 @@ pub fn prepare(
         overlays: &overlays,
     })?;
     Ok(Prepared {
-        offer,
+        lock,
         resolution,
         plan,
     })
@@ -133,15 +133,15 @@ pub struct Job<'a> {
 pub fn build(workspace: &Workspace, job: &Job, bars: &Bars) -> Result<(Prepared, Built)> {
     let draft = begin(job.output)?;
     let _unfinished = interrupt::Unfinished::file(draft.path(), job.output);
-    let prepared = prepare(workspace, job.board, job.site, job.source, bars)?;
-    let debs = fetch(workspace, job.source, &prepared.resolution, bars)?;
+    let prepared = prepare(workspace, job.board, job.site)?;
+    let debs = fetch(workspace, job.source, &prepared, bars)?;
     let agent = agent::build(workspace, job.board, job.source, bars)?;
     let agent = fs::read(&agent).with_context(|| format!("while reading {}", agent.display()))?;
     let inputs = ImageInputs {
         resolution: &prepared.resolution,
         debs: &debs,
         agent: agent.into(),
-        time: prepared.offer.time()?,
+        time: prepared.lock.time()?,
     };
     let built = make_image(&prepared.plan, &inputs, draft, bars)?;
     Ok((prepared, built))
@@ -151,12 +151,14 @@ pub fn build(workspace: &Workspace, job: &Job, bars: &Bars) -> Result<(Prepared,
 fn fetch(
     workspace: &Workspace,
     source: &Source,
-    resolution: &Resolution,
+    prepared: &Prepared,
     bars: &Bars,
 ) -> Result<BTreeMap<String, PathBuf>> {
-    let packages: Vec<_> = resolution.packages.values().collect();
-    let paths = source.fetcher(workspace, bars)?.fetch_debs(&packages)?;
-    Ok(resolution.packages.keys().cloned().zip(paths).collect())
+    let chosen = &prepared.resolution.packages;
+    let packages: Vec<_> = chosen.values().collect();
+    let fetcher = source.fetcher_for(workspace, &prepared.lock, bars)?;
+    let paths = fetcher.fetch_debs(&packages)?;
+    Ok(chosen.keys().cloned().zip(paths).collect())
 }
 
 /// Loads the repository's own files.

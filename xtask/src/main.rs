@@ -8,6 +8,7 @@ mod e2e;
 mod fuzz;
 mod image;
 mod interrupt;
+mod lock;
 mod networks;
 mod plan;
 mod progress;
@@ -34,6 +35,8 @@ enum Command {
     Image(image::Args),
     /// Print what `image` would put where, without building it
     Plan(plan::Args),
+    /// Choose the packages of all images from today's signed lists
+    Lock(lock::Args),
     /// List the boards images can be built for
     Boards(boards::Args),
     /// Cross-build the agent for a board and print the binary's path
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
     let result = interrupt::watch().and_then(|()| match command {
         Command::Image(args) => image::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Lock(args) => lock::run(&args),
         Command::Boards(args) => boards::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Qemu(args) => qemu::run(&args),

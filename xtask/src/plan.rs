@@ -2,8 +2,6 @@
 
 use anyhow::Result;
 
-use crate::progress::Bars;
-use crate::source::Source;
 use crate::workspace::Workspace;
 use crate::{boards, image, site};
 
@@ -15,8 +13,6 @@ pub struct Args {
     board: String,
     #[command(flatten)]
     site: site::SiteArgs,
-    #[command(flatten)]
-    source: Source,
 }
 
 /// Prints the plan.
@@ -24,8 +20,7 @@ pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
     let board = boards::load(&workspace, &args.board)?;
     let site = args.site.parse()?;
-    let bars = Bars::new();
-    let prepared = image::prepare(&workspace, &board, &site, &args.source, &bars)?;
+    let prepared = image::prepare(&workspace, &board, &site)?;
     print!("{}", prepared.plan);
     Ok(())
 }

@@ -16,7 +16,7 @@ use imagegen::tree::{Node, Tree};
 
 use crate::image::Prepared;
 use crate::networks::Networks;
-use crate::source::{choose_beside, unpack};
+use crate::source::{Offer, choose_beside, unpack};
 use crate::workspace::Workspace;
 
 /// Programs of the router and of the wired client.
@@ -73,12 +73,13 @@ const SCRIPTS: &[&str] = &[
 pub fn archive(
     workspace: &Workspace,
     fetcher: &Fetcher,
+    offer: &Offer,
     board: &Board,
     prepared: &Prepared,
     kernel: &Kernel,
     networks: &Networks,
 ) -> Result<Vec<u8>> {
-    let mut tree = programs(fetcher, prepared)?;
+    let mut tree = programs(fetcher, offer, prepared)?;
     let cable: &[&str] = match board.features.contains(&Feature::Gadget) {
         true => USB_CABLE,
         false => &[],
@@ -93,12 +94,12 @@ pub fn archive(
     let mut root = Tree::default();
     root.graft("overlay", tree)?;
     let mut archive = Vec::new();
-    write_cpio(&root, prepared.offer.time()?, &mut archive)?;
+    write_cpio(&root, prepared.lock.time()?, &mut archive)?;
     Ok(archive)
 }
 
 /// What the image has already is not looked for again; the overlay lets it through.
-fn programs(fetcher: &Fetcher, prepared: &Prepared) -> Result<Tree> {
+fn programs(fetcher: &Fetcher, offer: &Offer, prepared: &Prepared) -> Result<Tree> {
     let present = prepared
         .resolution
         .packages
@@ -106,7 +107,7 @@ fn programs(fetcher: &Fetcher, prepared: &Prepared) -> Result<Tree> {
         .filter(|name| *name != "busybox-static")
         .cloned()
         .collect();
-    let chosen = choose_beside(&prepared.offer, PACKAGES, present)?;
+    let chosen = choose_beside(offer, PACKAGES, present)?;
     let mut tree = Tree::new();
     for package in chosen.packages.values() {
         unpack(fetcher, package, &mut tree, |path| {

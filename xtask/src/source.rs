@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use imagegen::board::Board;
 use imagegen::index::{Index, Package};
+use imagegen::lock::Lock;
 use imagegen::make::deb::unpack_deb;
 use imagegen::make::fetch::{Fetcher, Patience, load_host_mirror};
 use imagegen::make::release::{Keyring, Release};
-use imagegen::mirror::{FALLBACK_MIRROR, Mirror};
+use imagegen::mirror::{FALLBACK_MIRROR, Mirror, PastArchive};
 use imagegen::resolve::{Request, Resolution, Root, resolve};
 use imagegen::tree::Tree;
 
@@ -32,6 +33,9 @@ pub struct Source {
     /// Debian mirror (default: this machine's own, or FOOTBRIDGE_MIRROR)
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
+    /// Archive of old versions, for those that have left the mirror (default: FOOTBRIDGE_ARCHIVE, or none)
+    #[arg(long, value_name = "URL")]
+    archive: Option<String>,
     /// Fetch nothing; use what earlier builds fetched
     #[arg(long)]
     pub offline: bool,
@@ -60,33 +64,36 @@ pub struct Offer {
     pub index: Index,
 }
 
-impl Offer {
-    /// Returns the date of the newest release, in seconds since 1970: the time of everything in an image made of it.
-    pub fn time(&self) -> Result<u32> {
-        let newest = self
-            .releases
-            .iter()
-            .map(|release| release.date)
-            .max()
-            .context("no release was fetched")?;
-        let seconds = newest
-            .duration_since(UNIX_EPOCH)
-            .context("the release is dated before 1970")?
-            .as_secs();
-        u32::try_from(seconds).context("the release is dated after 2106")
-    }
-}
-
 impl Source {
     /// Returns the fetcher for the mirror, keeping what it fetches in the user's cache.
     pub fn fetcher<'a>(&self, workspace: &Workspace, bars: &'a Bars) -> Result<Fetcher<'a>> {
         Ok(Fetcher {
             mirror: self.mirror()?,
+            past: None,
             cache: workspace.cache.join("packages"),
             offline: self.offline,
             keyring: Keyring::debian(),
             patience: Patience::default(),
             progress: bars,
+        })
+    }
+
+    /// Returns the fetcher for the packages of a lock, which may have left the mirror since.
+    pub fn fetcher_for<'a>(
+        &self,
+        workspace: &Workspace,
+        lock: &Lock,
+        bars: &'a Bars,
+    ) -> Result<Fetcher<'a>> {
+        let named = self
+            .archive
+            .clone()
+            .or_else(|| std::env::var("FOOTBRIDGE_ARCHIVE").ok())
+            .filter(|url| !url.is_empty());
+        let past = named.map(|url| past_archive(&url, lock)).transpose()?;
+        Ok(Fetcher {
+            past,
+            ..self.fetcher(workspace, bars)?
         })
     }
 
@@ -112,14 +119,14 @@ impl Source {
         offer(fetcher, SUITES, COMPONENTS, architecture)
     }
 
-    /// Fetches what there is for a board: the same, and the suite that its kernel comes from.
-    pub fn offer_for(&self, fetcher: &Fetcher, board: &Board) -> Result<Offer> {
-        let suites: Vec<&str> = SUITES
+    /// Fetches what there is for boards of one architecture: the same, and the suites that their kernels come from.
+    pub fn offer_for(&self, fetcher: &Fetcher, boards: &[Board]) -> Result<Offer> {
+        let kernels: BTreeSet<&str> = boards
             .iter()
-            .copied()
-            .chain(board.kernel.suite.as_deref())
+            .filter_map(|board| board.kernel.suite.as_deref())
             .collect();
-        offer(fetcher, &suites, COMPONENTS, board.arch.debian_name())
+        let suites: Vec<&str> = SUITES.iter().copied().chain(kernels).collect();
+        offer(fetcher, &suites, COMPONENTS, boards[0].arch.debian_name())
     }
 
     /// Unpacks, into the folder, what a standard library for `architecture` is built from: its source in the compiler's very
@@ -160,6 +167,19 @@ impl Source {
         })?;
         write_files(&tree, folder)
     }
+}
+
+fn past_archive(url: &str, lock: &Lock) -> Result<PastArchive> {
+    let dates = lock.releases().iter();
+    let dates = dates.map(|(suite, release)| (suite.clone(), release.date));
+    // It is an address like a mirror's, of the folder that has the archives in it.
+    Mirror::parse(url).map_err(|error| {
+        UsageError::new(
+            error.to_string(),
+            "for example: --archive http://192.0.2.1/archive, the folder that has debian/20250906T120000Z in it",
+        )
+    })?;
+    Ok(PastArchive::new(url, dates))
 }
 
 fn offer(

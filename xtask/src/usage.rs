@@ -4,6 +4,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use imagegen::lock::LockError;
 use imagegen::make::disk::DiskError;
 use imagegen::make::fetch::FetchError;
 use imagegen::make::image::ImageError;
@@ -110,6 +111,7 @@ fn library_hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static st
     cause
         .downcast_ref()
         .and_then(FetchError::hint)
+        .or_else(|| cause.downcast_ref().and_then(LockError::hint))
         .or_else(|| cause.downcast_ref().and_then(DiskError::hint))
         .or_else(|| cause.downcast_ref().and_then(ImageError::hint))
 }

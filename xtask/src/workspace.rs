@@ -41,6 +41,11 @@ impl Workspace {
         self.root.join("boards")
     }
 
+    /// Returns the folder of locks.
+    pub fn locks(&self) -> PathBuf {
+        self.root.join("packages.lock")
+    }
+
     /// Returns the folder of overlays.
     pub fn overlays(&self) -> PathBuf {
         self.root.join("overlays")

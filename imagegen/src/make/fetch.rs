@@ -22,7 +22,7 @@ use self::store::Store;
 pub use self::store::StoreError;
 use super::release::{Keyring, ListedFile, Release, verify_release, verify_release_of_any_age};
 use crate::index::{Index, Origin, Package};
-use crate::mirror::{Archive, Mirror, without_password};
+use crate::mirror::{Archive, Mirror, PastArchive, without_password};
 
 /// Downloads that run at the same time.
 const PARALLEL: usize = 4;
@@ -51,6 +51,8 @@ impl Progress for Silent {
 pub struct Fetcher<'a> {
     /// The mirror.
     pub mirror: Mirror,
+    /// Where versions are that have left the mirror.
+    pub past: Option<PastArchive>,
     /// The cache directory; it is made when needed and may be shared by concurrent builds.
     pub cache: PathBuf,
     /// Fetch nothing: the cache must have everything.
@@ -191,17 +193,13 @@ impl Fetcher<'_> {
 
     /// Each worker takes the next package until none is left; after a failure nothing new is begun.
     fn fetch_in_parallel(&self, packages: &[&Package]) -> Result<Vec<PathBuf>, FetchError> {
-        let wanted: Vec<Wanted> = packages
-            .iter()
-            .map(|package| self.wanted(package))
-            .collect();
         let downloader = self.downloader();
-        let next = Mutex::new(wanted.iter().enumerate());
-        let results = Mutex::new(vec![None; wanted.len()]);
+        let next = Mutex::new(packages.iter().enumerate());
+        let results = Mutex::new(vec![None; packages.len()]);
         let work = || -> Result<(), FetchError> {
             let take = || next.lock().map_or(None, |mut next| next.next());
-            while let Some((place, wanted)) = take() {
-                let fetched = downloader.obtain(wanted);
+            while let Some((place, package)) = take() {
+                let fetched = self.obtain(&downloader, package);
                 if fetched.is_err()
                     && let Ok(mut next) = next.lock()
                 {
@@ -245,19 +243,50 @@ impl Fetcher<'_> {
         })
     }
 
-    fn wanted(&self, package: &Package) -> Wanted {
-        let base = self.mirror.base(package.archive);
-        Wanted {
-            what: format!("package {} {}", package.name, package.version),
-            url: format!(
-                "{base}/{}",
-                package.filename.replace('~', "%7e").replace('+', "%2b")
-            ),
-            listed: ListedFile {
-                size: package.size,
-                sha256: package.sha256,
-            },
+    /// From the cache, the mirror, or, where its version has left the mirror, the archive of old versions.
+    fn obtain(
+        &self,
+        downloader: &Downloader<'_>,
+        package: &Package,
+    ) -> Result<PathBuf, FetchError> {
+        let wanted = wanted(self.mirror.base(package.archive), package);
+        let fetched = downloader.obtain(&wanted);
+        if !fetched.as_ref().is_err_and(FetchError::is_absent) {
+            return fetched;
         }
+        let past = self.past.as_ref();
+        let Some(base) = past.and_then(|past| past.base_of(&package.suite)) else {
+            return Err(gone(&wanted));
+        };
+        let wanted = self::wanted(&base, package);
+        downloader.obtain(&wanted).map_err(|error| {
+            if error.is_absent() {
+                gone(&wanted)
+            } else {
+                error
+            }
+        })
+    }
+}
+
+fn gone(wanted: &Wanted) -> FetchError {
+    FetchError::Gone {
+        what: wanted.what.clone(),
+        url: without_password(&wanted.url),
+    }
+}
+
+fn wanted(base: &str, package: &Package) -> Wanted {
+    Wanted {
+        what: format!("package {} {}", package.name, package.version),
+        url: format!(
+            "{base}/{}",
+            package.filename.replace('~', "%7e").replace('+', "%2b")
+        ),
+        listed: ListedFile {
+            size: package.size,
+            sha256: package.sha256,
+        },
     }
 }
 

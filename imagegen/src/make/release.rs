@@ -363,7 +363,7 @@ fn parse_files(stanza: &Stanza<'_>) -> Option<BTreeMap<String, ListedFile>> {
 }
 
 /// Parses the archive's dates, `Sat, 06 Sep 2025 10:20:20 UTC`; other time zones than UTC do not occur and are refused.
-fn parse_date(text: &str) -> Option<SystemTime> {
+pub(crate) fn parse_date(text: &str) -> Option<SystemTime> {
     const MONTHS: [&str; 12] = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];

@@ -8,9 +8,10 @@ use imagegen::sha256::Sha256;
 use sequoia_openpgp as openpgp;
 
 use openpgp::Cert;
-use openpgp::cert::CertBuilder;
+use openpgp::cert::{CertBuilder, CertRevocationBuilder};
 use openpgp::policy::StandardPolicy;
 use openpgp::serialize::stream::{Message, Signer};
+use openpgp::types::ReasonForRevocation;
 
 /// The moment at which the tests take place: Sat, 01 Nov 2025 12:00:00 UTC.
 pub(crate) fn now() -> SystemTime {
@@ -24,6 +25,30 @@ pub(crate) fn signing_key() -> Cert {
         .generate()
         .unwrap();
     key
+}
+
+/// Makes a signing key that was valid for a month of the last year.
+pub(crate) fn expired_key() -> Cert {
+    let (key, _) = CertBuilder::general_purpose(Some("an archive"))
+        .set_creation_time(now() - Duration::from_secs(365 * 86_400))
+        .set_validity_period(Duration::from_secs(30 * 86_400))
+        .generate()
+        .unwrap();
+    key
+}
+
+/// Returns the key as it is after its owner said that it is in other hands.
+pub(crate) fn revoked(key: &Cert) -> Cert {
+    let secret = key.primary_key().key().clone().parts_into_secret().unwrap();
+    let mut signer = secret.into_keypair().unwrap();
+    let revocation = CertRevocationBuilder::new()
+        .set_signature_creation_time(now() - Duration::from_secs(86_400))
+        .unwrap()
+        .set_reason_for_revocation(ReasonForRevocation::KeyCompromised, b"stolen")
+        .unwrap()
+        .build(&mut signer, key, None)
+        .unwrap();
+    key.clone().insert_packets(revocation).unwrap().0
 }
 
 /// Clear-signs a text, as `InRelease` files are.

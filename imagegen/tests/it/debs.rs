@@ -391,6 +391,51 @@ fn decompression_bombs() {
 }
 
 #[test]
+fn decompression_bombs_in_the_control_part() {
+    let bomb = [Raw {
+        bytes: vec![0; 80 << 20],
+        ..file("./md5sums", "")
+    }];
+    let tar = tar_of(&bomb);
+    let data = xz(&tar_of(&[]));
+    let told = |name: &str, control: &[u8]| {
+        let deb = ar_of(&[
+            ("debian-binary", b"2.0\n"),
+            (name, control),
+            ("data.tar.xz", &data),
+        ]);
+        chain(&read_control(&deb).unwrap_err())
+    };
+    expect!["control.tar.xz unpacks to more than the 67108864 bytes that are allowed for it"]
+        .assert_eq(&told("control.tar.xz", &xz(&tar)));
+    let zstd = zstd::encode_all(&tar[..], 3).unwrap();
+    expect!["control.tar.zst unpacks to more than the 67108864 bytes that are allowed for it"]
+        .assert_eq(&told("control.tar.zst", &zstd));
+    // Debian has not packed with gzip since 2013, so that nothing here unpacks it.
+    expect!["failed to read control.tar.gz: its compression is not supported"]
+        .assert_eq(&told("control.tar.gz", b"\x1f\x8b\x08"));
+}
+
+#[test]
+fn a_file_through_a_link_of_the_same_package() {
+    check(
+        &[symlink("./d", "/etc"), file("./d/passwd", "inside")],
+        expect![[r#"
+            bin -> usr/bin
+            d -> /etc
+            etc/ 755
+            etc/passwd 644 "inside"
+            out -> ../../..
+            usr/ 755
+            usr/bin/ 755"#]],
+    );
+    check(
+        &[symlink("./d", "../../.."), file("./d/passwd", "")],
+        expect!["the package has the link d -> ../../.., which leads out of the tree"],
+    );
+}
+
+#[test]
 fn outer_archives_that_are_none() {
     let data = xz(&tar_of(&[]));
     let version: (&str, &[u8]) = ("debian-binary", b"2.0\n");

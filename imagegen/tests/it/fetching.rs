@@ -8,11 +8,11 @@ use expect_test::{Expect, expect};
 use imagegen::index::{Index, Package};
 use imagegen::make::fetch::{FetchError, Fetcher, Patience, Silent};
 use imagegen::make::release::Keyring;
-use imagegen::mirror::Mirror;
+use imagegen::mirror::{Mirror, PastArchive};
 use sequoia_openpgp::Cert;
 use tempfile::TempDir;
 
-use crate::archive::{Suite, noise, now, sign, signing_key};
+use crate::archive::{Suite, expired_key, noise, now, revoked, sign, signing_key};
 use crate::mirror_server::{Manner, MirrorServer};
 
 const SIZE: usize = 300_000;
@@ -31,7 +31,10 @@ impl Scene {
     }
 
     fn of(suite: Suite) -> Self {
-        let key = signing_key();
+        Scene::signed_with(signing_key(), suite)
+    }
+
+    fn signed_with(key: Cert, suite: Suite) -> Self {
         Scene {
             server: MirrorServer::start(suite.files(&key)),
             key,
@@ -57,6 +60,7 @@ impl Scene {
     fn fetcher(&self) -> Fetcher<'static> {
         Fetcher {
             mirror: Mirror::from_url(&self.server.url()),
+            past: None,
             cache: self.cache.path().to_owned(),
             offline: false,
             keyring: Keyring::from_certificates(vec![self.key.clone().strip_secret_key_material()]),
@@ -312,9 +316,8 @@ fn packages_that_are_not_the_announced_ones() {
             Manner::Status(404),
             noise("hello", SIZE),
             expect![[r#"
-            failed to fetch package hello 1.0-1 from URL/pool/hello_1.0-1_arm64.deb (attempt 1)
-              the mirror answered with status 404
-            hint: check the network, or name another mirror with --mirror"#]],
+                package hello 1.0-1 is not at URL/pool/hello_1.0-1_arm64.deb any more
+                hint: `cargo xtask lock` takes the versions of today; --archive URL names an archive of old versions"#]],
         ),
         (
             Manner::Status(503),
@@ -401,6 +404,102 @@ fn releases_that_cannot_be_believed() {
         refusing the release of trixie from URL/dists/trixie/InRelease
           the signed release of trixie has no usable Date
         hint: name another mirror with --mirror"#]]);
+}
+
+#[test]
+fn keys_that_may_not_sign_any_more() {
+    let told = |key| {
+        let scene = Scene::signed_with(key, trixie());
+        let told = hide_key_ids(&scene.outcome(&scene.fetcher()));
+        assert_eq!(names(&scene.cache.path().join("releases")), [""; 0]);
+        told
+    };
+    expect![[r#"
+        refusing the release of trixie from URL/dists/trixie/InRelease
+          no trusted key of the archive signed the InRelease file as it is (Subkey of KEY is bad: The primary key is not live)
+        hint: name another mirror with --mirror"#]].assert_eq(&told(expired_key()));
+    expect![[r#"
+        refusing the release of trixie from URL/dists/trixie/InRelease
+          no trusted key of the archive signed the InRelease file as it is (Subkey of KEY is bad: Invalid key: "certificate is revoked")
+        hint: name another mirror with --mirror"#]].assert_eq(&told(revoked(&signing_key())));
+}
+
+#[test]
+fn a_list_that_unpacks_to_more_than_announced() {
+    use std::io::Write;
+    let key = signing_key();
+    let mut files = trixie().files(&key);
+    let path = files
+        .keys()
+        .find(|path| path.contains("by-hash"))
+        .unwrap()
+        .clone();
+    let by_name = "/debian/dists/trixie/main/binary-arm64/Packages.xz";
+    let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 6);
+    encoder.write_all(&vec![b'\n'; 64 << 20]).unwrap();
+    let bomb = encoder.finish().unwrap();
+    // The archive's own keys sign the digest of the bomb; the size when unpacked is what it was.
+    let honest = files[by_name].clone();
+    let line = |bytes: &[u8]| format!("{} {}", imagegen::sha256::Sha256::of(bytes), bytes.len());
+    let signed = String::from_utf8(files["/debian/dists/trixie/InRelease"].clone()).unwrap();
+    let text = signed.split("\n\n").nth(1).unwrap();
+    let text = text
+        .split("-----BEGIN")
+        .next()
+        .unwrap()
+        .replace(&line(&honest), &line(&bomb));
+    files.insert("/debian/dists/trixie/InRelease".into(), sign(&text, &key));
+    let at = path.rsplit_once('/').unwrap().0;
+    files.insert(
+        format!("{at}/{}", imagegen::sha256::Sha256::of(&bomb)),
+        bomb,
+    );
+    let scene = Scene {
+        server: MirrorServer::start(files),
+        key,
+        cache: TempDir::new().unwrap(),
+        stall: Duration::from_secs(20),
+    };
+    scene.check(expect![[r#"
+        failed to decompress the package list trixie/main/binary-arm64/Packages.xz
+          it does not have the 384 bytes announced
+        hint: none"#]]);
+}
+
+#[test]
+fn a_version_that_has_left_the_mirror_comes_from_the_archive_of_old_ones() {
+    let scene = Scene::new();
+    let path = "/debian/pool/hello_1.0-1_arm64.deb";
+    let (_, index) = scene
+        .fetcher()
+        .fetch_index(&["trixie"], &["main"], "arm64", now())
+        .unwrap();
+    scene.server.treat(path, Manner::Status(404));
+    let with = |dates: &[&str]| Fetcher {
+        past: Some(PastArchive::new(
+            &scene.server.url(),
+            dates.iter().map(|suite| ((*suite).to_owned(), now())),
+        )),
+        ..scene.fetcher()
+    };
+    let hello = index.latest("hello").unwrap();
+    let told = |fetcher: &Fetcher<'_>| scene.told(&fetcher.fetch_deb(hello).unwrap_err());
+    // No archive, one that knows nothing of the suite, one that has it not, and one that has something else.
+    expect![[r#"
+        package hello 1.0-1 is not at URL/pool/hello_1.0-1_arm64.deb any more
+        hint: `cargo xtask lock` takes the versions of today; --archive URL names an archive of old versions"#]].assert_eq(&told(&scene.fetcher()));
+    assert_eq!(told(&with(&["sid"])), told(&scene.fetcher()));
+    expect![[r#"
+        package hello 1.0-1 is not at URL/debian/20251102T000000Z/pool/hello_1.0-1_arm64.deb any more
+        hint: `cargo xtask lock` takes the versions of today; --archive URL names an archive of old versions"#]].assert_eq(&told(&with(&["trixie"])));
+    let old = "/debian/debian/20251102T000000Z/pool/hello_1.0-1_arm64.deb";
+    scene.server.put(old, noise("swapped", SIZE));
+    expect![[r#"
+        package hello 1.0-1 from URL/debian/20251102T000000Z/pool/hello_1.0-1_arm64.deb has the SHA-256 digest 7a864315ef977d05c4999460568a1e9d88af7afec841c81a0964031dca2c64b0, but the signed lists say f0141544cee7cdd259a6789b2fb6991522e9fdccd9e7d64c7c1d232589c9fee4
+        hint: the mirror may be in the middle of an update: try again later, or name another one with --mirror"#]].assert_eq(&told(&with(&["trixie"])));
+    scene.server.put(old, noise("hello", SIZE));
+    let fetched = with(&["trixie"]).fetch_deb(hello).unwrap();
+    assert_eq!(std::fs::read(fetched).unwrap(), noise("hello", SIZE));
 }
 
 /// Makes another file of a well-signed `InRelease`.

@@ -7,6 +7,7 @@ use expect_test::{expect, expect_file};
 use imagegen::board::{Arch, Board, load_boards};
 use imagegen::credentials::{Psk, Security, Ssid};
 use imagegen::index::{Index, Origin};
+use imagegen::lock::Lock;
 use imagegen::overlays::{Overlays, load_overlays};
 use imagegen::plan::{Plan, PlanInputs, features_of, plan};
 use imagegen::recipe::Feature;
@@ -101,6 +102,54 @@ fn every_board_has_a_golden_plan() {
             Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/golden/{id}.txt"));
         expect_file![golden].assert_eq(&plan_for(id, &site()).to_string());
     }
+}
+
+/// Every image of an architecture that has a lock can be made of it.
+#[test]
+fn the_committed_locks_have_what_boards_need() {
+    let overlays = overlays();
+    let boards = load_boards(&repository().join("boards")).unwrap();
+    let folder = repository().join("packages.lock");
+    let mut locked = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let arch = path.file_stem().unwrap().to_str().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lock = Lock::parse(&text, arch).unwrap();
+        assert_eq!(
+            lock.to_string(),
+            text,
+            "{} is as it is written",
+            path.display()
+        );
+        for board in boards
+            .values()
+            .filter(|board| board.arch.debian_name() == arch)
+        {
+            for board in std::iter::once(board.clone()).chain(board.as_gadget()) {
+                let site = SiteOptions {
+                    ssh_keys: Some(SshKeys::parse(KEY).unwrap()),
+                    ..site()
+                };
+                for site in [site, self::site()] {
+                    let request = overlays.recipe.request(&board, &features_of(&board, &site));
+                    let resolution = lock.resolve(&request).unwrap();
+                    let inputs = PlanInputs {
+                        board: &board,
+                        site: &site,
+                        resolution: &resolution,
+                        overlays: &overlays,
+                    };
+                    plan(&inputs).unwrap();
+                }
+            }
+            locked.insert(board.id.clone());
+        }
+    }
+    assert!(
+        locked.contains("pi3") && locked.contains("pi5"),
+        "{locked:?}"
+    );
 }
 
 #[test]

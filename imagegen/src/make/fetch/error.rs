@@ -35,6 +35,14 @@ pub enum FetchError {
         #[source]
         source: Fault,
     },
+    /// The mirror has the package no more, and neither has the archive of old versions, if one was named.
+    #[error("{what} is not at {url} any more")]
+    Gone {
+        /// The package.
+        what: String,
+        /// Where it was looked for last.
+        url: String,
+    },
     /// The mirror has another size for it than was announced.
     #[error("{url} has {found} bytes, but the signed lists say {size} for {what}")]
     Size {
@@ -136,6 +144,9 @@ impl FetchError {
             }
             FetchError::Network { cached: true, .. } => {
                 "an earlier build's packages are in the cache: try --offline, or another --mirror"
+            }
+            FetchError::Gone { .. } => {
+                "`cargo xtask lock` takes the versions of today; --archive URL names an archive of old versions"
             }
             FetchError::Network { .. } => "check the network, or name another mirror with --mirror",
             FetchError::Size { .. } | FetchError::Digest { .. } => {
