@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use imagegen::make::disk::ImageFormat;
 
 use crate::image::{self, Job};
 use crate::networks::Networks;
@@ -63,6 +64,7 @@ pub fn run(args: &Args) -> Result<()> {
         site: &networks.home.site,
         source: &args.source,
         output: &output,
+        format: ImageFormat::Img,
     };
     let (prepared, built) = image::build(&workspace, &job, &bars)?;
     let fetcher = args.source.fetcher(&workspace, &bars)?;

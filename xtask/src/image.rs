@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use imagegen::board::Board;
 use imagegen::credentials::Security;
 use imagegen::lock::Lock;
-use imagegen::make::disk::Draft;
+use imagegen::make::disk::{Draft, ImageFormat};
 use imagegen::make::image::{Built, ImageInputs, make_image};
 use imagegen::overlays::{Overlays, load_overlays};
 use imagegen::plan::{Plan, PlanInputs, features_of, plan};
@@ -34,9 +34,12 @@ pub struct Args {
     gadget: bool,
     #[command(flatten)]
     site: site::SiteArgs,
-    /// Where to write the image (default: target/images/footbridge-BOARD.img)
+    /// Where to write the image (default: target/images/footbridge-BOARD.img); FILE.bmap and FILE.sha256 go beside it
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// What the file is: img, img.zst or img.xz (default: what its name says, or img)
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<ImageFormat>,
     #[command(flatten)]
     source: Source,
 }
@@ -63,11 +66,13 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let output = match &args.output {
         Some(path) => path.clone(),
-        None => workspace
-            .target
-            .join("images")
-            .join(format!("footbridge-{}.img", board.id)),
+        None => workspace.target.join("images").join(format!(
+            "footbridge-{}.{}",
+            board.id,
+            args.format.unwrap_or_default()
+        )),
     };
+    let format = format_of(&output, args.format)?;
     check_output(&output)?;
     let site = args.site.parse()?;
     warn_of_wpa3(&board, &site);
@@ -77,6 +82,7 @@ pub fn run(args: &Args) -> Result<()> {
         site: &site,
         source: &args.source,
         output: &output,
+        format,
     };
     let (_, built) = build(&workspace, &job, &bars)?;
     eprintln!("{}", summary(&built, begin.elapsed().as_secs_f64()));
@@ -127,12 +133,21 @@ pub struct Job<'a> {
     pub source: &'a Source,
     /// Where the image goes.
     pub output: &'a Path,
+    /// What its file is.
+    pub format: ImageFormat,
 }
 
 /// Plans and builds the image.
 pub fn build(workspace: &Workspace, job: &Job, bars: &Bars) -> Result<(Prepared, Built)> {
-    let draft = begin(job.output)?;
-    let _unfinished = interrupt::Unfinished::file(draft.path(), job.output);
+    let draft = begin(job)?;
+    let _unfinished: Vec<_> = draft
+        .paths()
+        .enumerate()
+        .map(|(number, path)| match number {
+            0 => interrupt::Unfinished::file(path, job.output),
+            _ => interrupt::Unfinished::scratch(path),
+        })
+        .collect();
     let prepared = prepare(workspace, job.board, job.site)?;
     let debs = fetch(workspace, job.source, &prepared, bars)?;
     let agent = agent::build(workspace, job.board, job.source, bars)?;
@@ -168,8 +183,9 @@ pub fn overlays(workspace: &Workspace) -> Result<Overlays> {
 }
 
 /// Makes sure that there can be an image of that name before minutes go into it.
-fn begin(output: &Path) -> Result<Draft> {
-    let parent = output
+fn begin(job: &Job) -> Result<Draft> {
+    let parent = job
+        .output
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
@@ -180,7 +196,23 @@ fn begin(output: &Path) -> Result<Draft> {
             )
         })?;
     }
-    Ok(Draft::create(output)?)
+    Ok(Draft::create(job.output, job.format)?)
+}
+
+/// A name that speaks of another format than the one asked for would mislead whoever gets the file.
+fn format_of(output: &Path, asked: Option<ImageFormat>) -> Result<ImageFormat> {
+    let name = output.file_name().unwrap_or_default().to_string_lossy();
+    match (asked, ImageFormat::of_name(&name)) {
+        (Some(asked), Some(named)) if asked != named => Err(UsageError::new(
+            format!(
+                "{} would be named like {named} and be {asked}",
+                output.display()
+            ),
+            format!("leave out --format, or name the file .{asked}"),
+        )
+        .into()),
+        (asked, named) => Ok(asked.or(named).unwrap_or_default()),
+    }
 }
 
 /// What exists and is no file was named by mistake.

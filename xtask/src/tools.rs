@@ -86,6 +86,14 @@ const TOOLS: &[Tool] = &[
         package: "zstd",
     },
     Tool {
+        program: "bmaptool",
+        package: "bmap-tools",
+    },
+    Tool {
+        program: "xz",
+        package: "xz-utils",
+    },
+    Tool {
         program: "dpkg-deb",
         package: "dpkg",
     },

@@ -1,20 +1,31 @@
 //! Puts the finished parts together into a disk image; the only place that writes the final file.
 //!
-//! The image grows in a temporary file beside the final one and gets its name when it is complete and on the disk. An
-//! interrupted or failed build therefore never leaves half an image under that name. The file is readable by its
-//! owner alone, because the site settings in it hold the network's key. Holes stay holes.
+//! The image grows in a temporary file beside the final one and gets its name when it is complete and on the disk, and so do its block map
+//! (`.bmap`) and its checksum (`.sha256`). An interrupted or failed build therefore never leaves half an image under that name. The files
+//! are readable by their owner alone, because the site settings in the image hold the network's key. Holes stay holes.
 
+mod block_map;
 mod draft;
+mod format;
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
+use sha2::Digest;
 use thiserror::Error;
 
+use self::block_map::block_map;
 pub use self::draft::Draft;
+pub use self::format::{ImageFormat, ParseFormatError};
+use self::format::{pack, packing_threads};
 use crate::make::fat::{FatError, FatLabel, FatOptions, write_fat32};
+use crate::mbr::SECTOR_SIZE;
 use crate::plan::disk::{DiskLayout, Extent};
+use crate::sha256::Sha256;
 use crate::tree::Tree;
 
 /// What goes into an image.
@@ -91,19 +102,82 @@ impl DiskError {
 
 /// Writes an image; an older one of that name is replaced in one step.
 pub fn write_disk(
-    mut draft: Draft,
+    draft: Draft,
     layout: &DiskLayout,
     parts: &DiskParts<'_>,
 ) -> Result<(), DiskError> {
     let path = draft.destination().to_owned();
     let directory = draft.directory().to_owned();
     let explain = |err| explain_write(err, &path, &directory, layout);
-    write_parts(draft.as_file_mut(), layout, parts).map_err(|err| match err {
+    let used = write_parts(draft.image(), layout, parts).map_err(|err| match err {
         PartError::Io(err) | PartError::Boot(FatError::Write(err)) => explain(err),
         PartError::Boot(err) => DiskError::Boot(err),
         PartError::RootTooLarge { size, partition } => DiskError::RootTooLarge { size, partition },
     })?;
-    draft.finish().map_err(explain)
+    let (block_map, digest) = describe(&draft, layout.total, &used).map_err(explain)?;
+    let checksum = checksum_line(digest, path.file_name().unwrap_or_default());
+    draft.finish(&block_map, &checksum).map_err(explain)
+}
+
+/// Makes the block map, and meanwhile the compressed image if there is to be one; returns the map and the digest of what gets the name.
+fn describe(draft: &Draft, size: u64, used: &[Extent]) -> io::Result<(String, Sha256)> {
+    let image = draft.image();
+    thread::scope(|scope| {
+        let map = scope.spawn(|| block_map(size, used, |part, at| image.read_exact_at(part, at)));
+        let mut hash = Hashed {
+            out: draft.packed(),
+            hash: sha2::Sha256::new(),
+        };
+        let bytes = BufReader::with_capacity(1 << 20, Bytes { file: image, at: 0 });
+        pack(draft.format(), packing_threads(), size, bytes, &mut hash)?;
+        let map = map
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((map, Sha256(hash.hash.finalize().into())))
+    })
+}
+
+/// A line as `sha256sum --check` reads it. GNU coreutils marks a name with a backslash or a line feed by a backslash before the digest.
+fn checksum_line(digest: Sha256, name: &OsStr) -> String {
+    let name = name.to_string_lossy();
+    let escaped = name.replace('\\', "\\\\").replace('\n', "\\n");
+    let mark = if escaped == name { "" } else { "\\" };
+    format!("{mark}{digest}  {escaped}\n")
+}
+
+/// A file read from its beginning, whatever position it has for others.
+struct Bytes<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for Bytes<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// Takes the digest of what passes, which may go on to a file.
+struct Hashed<'a> {
+    out: Option<&'a File>,
+    hash: sha2::Sha256,
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match &mut self.out {
+            Some(file) => file.write(bytes)?,
+            None => bytes.len(),
+        };
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn explain_write(err: io::Error, path: &Path, directory: &Path, layout: &DiskLayout) -> DiskError {
@@ -132,11 +206,12 @@ impl From<io::Error> for PartError {
     }
 }
 
+/// Returns what of the image is in use, in order.
 fn write_parts(
-    file: &mut File,
+    mut file: &File,
     layout: &DiskLayout,
     parts: &DiskParts<'_>,
-) -> Result<(), PartError> {
+) -> Result<Vec<Extent>, PartError> {
     let root_size = parts.root.len() as u64;
     if root_size > layout.root.size {
         return Err(PartError::RootTooLarge {
@@ -155,23 +230,28 @@ fn write_parts(
         time: parts.time,
     };
     let boot = Section::of(file, layout.boot)?;
-    write_fat32(parts.boot, &options, boot).map_err(PartError::Boot)?;
+    let boot_used = write_fat32(parts.boot, &options, boot).map_err(PartError::Boot)?;
 
     file.seek(SeekFrom::Start(layout.root.offset))?;
     file.write_all(parts.root)?;
-    Ok(())
+    let used = [
+        (0, SECTOR_SIZE),
+        (layout.boot.offset, boot_used),
+        (layout.root.offset, root_size),
+    ];
+    Ok(used.map(|(offset, size)| Extent { offset, size }).into())
 }
 
 /// A partition that looks like a file of its own; it cannot be left.
 struct Section<'a> {
-    file: BufWriter<&'a mut File>,
+    file: BufWriter<&'a File>,
     extent: Extent,
     /// Kept here, because asking the buffer for it would empty the buffer.
     position: u64,
 }
 
 impl<'a> Section<'a> {
-    fn of(file: &'a mut File, extent: Extent) -> io::Result<Self> {
+    fn of(mut file: &'a File, extent: Extent) -> io::Result<Self> {
         file.seek(SeekFrom::Start(extent.offset))?;
         Ok(Self {
             file: BufWriter::new(file),

@@ -126,11 +126,13 @@ impl FatLabel {
 }
 
 /// Writes a tree. `out` ends up `options.size` bytes long, and has to read as zeros where nothing is written.
+///
+/// Returns how many bytes from the beginning are in use; what lies behind them is free, and may be anything.
 pub fn write_fat32(
     tree: &Tree,
     options: &FatOptions,
     mut out: impl Write + Seek,
-) -> Result<(), FatError> {
+) -> Result<u64, FatError> {
     let geometry = Geometry::of(options.size)?;
     let allocation = allocate(tree)?;
     geometry.check_space(options, &allocation)?;
@@ -150,7 +152,7 @@ pub fn write_fat32(
         }
     }
     out.flush()?;
-    Ok(())
+    Ok(geometry.offset(allocation.next))
 }
 
 /// How the partition is divided; follows from its size alone.

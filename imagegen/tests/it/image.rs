@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use imagegen::credentials::Ssid;
 use imagegen::inspect::fat::Fat;
-use imagegen::make::disk::Draft;
+use imagegen::make::disk::{Draft, ImageFormat};
 use imagegen::make::fetch::Silent;
 use imagegen::make::image::{Built, ImageError, ImageInputs, make_image};
 use imagegen::plan::{Place, Plan, features_of};
@@ -97,7 +97,7 @@ fn build(dir: &Path, plan: &Plan, resolution: &Resolution) -> Result<Built, Imag
         agent: (*b"agent").into(),
         time: 1_700_000_000,
     };
-    let output = Draft::create(&dir.join("out.img"))?;
+    let output = Draft::create(&dir.join("out.img"), ImageFormat::Img)?;
     make_image(plan, &inputs, output, &Silent)
 }
 

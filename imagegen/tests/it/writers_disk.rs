@@ -8,7 +8,7 @@ use std::process::Command;
 
 use expect_test::expect;
 use imagegen::inspect::fat::Fat;
-use imagegen::make::disk::{self, DiskError, DiskParts, Draft};
+use imagegen::make::disk::{self, DiskError, DiskParts, Draft, ImageFormat};
 use imagegen::make::fat::FatLabel;
 use imagegen::make::squashfs::{SquashfsOptions, write_squashfs};
 use imagegen::plan::disk::{DiskLayout, DiskSignature, DiskSizes};
@@ -49,15 +49,20 @@ fn parts<'a>(boot: &'a Tree, root: &'a [u8]) -> DiskParts<'a> {
 }
 
 fn write_disk(path: &Path, layout: &DiskLayout, parts: &DiskParts<'_>) -> Result<(), DiskError> {
-    disk::write_disk(Draft::create(path)?, layout, parts)
+    disk::write_disk(Draft::create(path, ImageFormat::Img)?, layout, parts)
 }
 
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
-    entries
+    let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect()
+        .collect();
+    names.sort();
+    names
 }
+
+/// A complete image in a folder of its own.
+const ALL: [&str; 3] = ["card.img", "card.img.bmap", "card.img.sha256"];
 
 #[test]
 fn partition_tools_and_readers_agree_with_the_image() {
@@ -129,7 +134,7 @@ fn an_image_is_private_sparse_and_the_same_every_time() {
     );
     write_disk(&path, &layout(&root), &parts(&boot, &root)).unwrap();
     assert!(first == fs::read(&path).unwrap());
-    assert_eq!(names(scratch.path()), ["card.img"]);
+    assert_eq!(names(scratch.path()), ALL);
     assert_eq!(
         Fat::open_image(Cursor::new(first)).unwrap().tree().unwrap(),
         boot
@@ -273,7 +278,7 @@ fn what_is_not_a_file_is_not_replaced() {
 fn a_build_removes_what_killed_builds_left_and_nothing_else() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("card.img");
-    let running = Draft::create(&path).unwrap();
+    let running = Draft::create(&path, ImageFormat::Img).unwrap();
     let others = [
         ".card.img.ABCDEFG.part",
         ".card.img.ABCDEF.partial",
@@ -288,18 +293,97 @@ fn a_build_removes_what_killed_builds_left_and_nothing_else() {
 
     let root = noise(5000);
     write_disk(&path, &layout(&root), &parts(&Tree::new(), &root)).unwrap();
-    let mut expected = others.map(str::to_owned).to_vec();
-    expected.extend(
-        [
-            ".card.img.folder.part",
-            ".card.img.linked.part",
-            "card.img",
-            running.path().file_name().unwrap().to_str().unwrap(),
-        ]
-        .map(str::to_owned),
-    );
+    let names_of_running = running
+        .paths()
+        .map(|path| path.file_name().unwrap().to_str().unwrap());
+    let mut expected: Vec<&str> = others
+        .into_iter()
+        .chain(ALL)
+        .chain(names_of_running)
+        .collect();
+    expected.extend([".card.img.folder.part", ".card.img.linked.part"]);
     expected.sort();
-    let mut found = names(scratch.path());
-    found.sort();
-    assert_eq!(found, expected);
+    assert_eq!(names(scratch.path()), expected);
+}
+
+#[test]
+fn what_spoke_of_an_older_image_is_replaced_too() {
+    let scratch = tempfile::tempdir().unwrap();
+    for name in ALL {
+        fs::write(scratch.path().join(name), "old").unwrap();
+    }
+    let root = noise(5000);
+    let path = scratch.path().join("card.img");
+    write_disk(&path, &layout(&root), &parts(&Tree::new(), &root)).unwrap();
+    for name in ALL {
+        assert!(
+            fs::read(scratch.path().join(name)).unwrap() != b"old",
+            "{name}"
+        );
+    }
+    fs::remove_file(scratch.path().join("card.img.bmap")).unwrap();
+    fs::create_dir(scratch.path().join("card.img.bmap")).unwrap();
+    let err = write_disk(&path, &layout(&root), &parts(&Tree::new(), &root)).unwrap_err();
+    assert!(
+        err.to_string()
+            .ends_with("card.img.bmap is not a regular file, so no image is written there"),
+        "{err}"
+    );
+    assert_eq!(names(scratch.path()), ALL);
+}
+
+#[test]
+fn bmaptool_and_sha256sum_agree_with_every_format() {
+    let programs = ["bmaptool", "sha256sum", "zstd", "xz"];
+    if !available("bmaptool_and_sha256sum_agree_with_every_format", &programs) {
+        return;
+    }
+    let (boot, root) = (plain_tree(), root());
+    let mut images = Vec::new();
+    for format in ImageFormat::ALL {
+        let scratch = tempfile::tempdir().unwrap();
+        let name = format!("card.{format}");
+        let draft = Draft::create(&scratch.path().join(&name), format).unwrap();
+        disk::write_disk(draft, &layout(&root), &parts(&boot, &root)).unwrap();
+        let beside = [".bmap", ".sha256"].map(|end| format!("{name}{end}"));
+        assert_eq!(
+            names(scratch.path()),
+            [&[name.clone()][..], &beside].concat()
+        );
+        assert_eq!(
+            run(
+                scratch.path(),
+                "sha256sum",
+                &["--check", "--strict", &beside[1]]
+            ),
+            format!("{name}: OK\n")
+        );
+        // A card on which something else was before.
+        let card = scratch.path().join("card");
+        fs::write(&card, vec![0xff; layout(&root).total as usize]).unwrap();
+        run(scratch.path(), "bmaptool", &["copy", &name, "card"]);
+        let written = fs::read(&card).unwrap();
+        assert_eq!(
+            Fat::open_image(Cursor::new(&written))
+                .unwrap()
+                .tree()
+                .unwrap(),
+            boot
+        );
+        fs::write(scratch.path().join("boot.fat"), &written[4 << 20..68 << 20]).unwrap();
+        run(scratch.path(), "fsck.fat", &["-n", "boot.fat"]);
+        let root_at = layout(&root).root.offset as usize;
+        assert!(written[root_at..][..root.len()] == root, "{format}");
+        let unpack = match format {
+            ImageFormat::Img => None,
+            ImageFormat::ImgZst => Some("zstd"),
+            ImageFormat::ImgXz => Some("xz"),
+        };
+        if let Some(program) = unpack {
+            run(scratch.path(), program, &["-dk", &name]);
+        }
+        let map = fs::read_to_string(scratch.path().join(&beside[0])).unwrap();
+        images.push((map, fs::read(scratch.path().join("card.img")).unwrap()));
+    }
+    assert!(images.iter().all(|image| image == &images[0]));
 }

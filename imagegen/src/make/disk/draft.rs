@@ -1,11 +1,11 @@
-//! The temporary file that an image grows in, beside the final one.
+//! The temporary files that an image and what describes it grow in, beside the final ones.
 //!
-//! It is locked for as long as somebody writes it, and a lock dies with its owner. So a later build can tell what a killed one left, and
+//! They are locked for as long as somebody writes them, and a lock dies with its owner. So a later build can tell what a killed one left, and
 //! removes that; it never touches a file of another user, or one that it cannot lock.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,72 +13,150 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::DiskError;
+use super::format::ImageFormat;
 
 const SUFFIX: &str = ".part";
+
+/// What is added to an image's name for its block map, and for its checksum.
+const BESIDE: [&str; 2] = [".bmap", ".sha256"];
 
 /// Random characters that `tempfile` puts before the suffix.
 const RANDOM: usize = 6;
 
-/// An image that has no name yet. It is removed when it is dropped.
+/// An image that has no name yet, with its block map and its checksum. All of it is removed when it is dropped.
 #[derive(Debug)]
 pub struct Draft {
+    format: ImageFormat,
+    /// The image as it will be on the card.
+    image: Partial,
+    /// The same compressed, where the format asks for it.
+    packed: Option<Partial>,
+    block_map: Partial,
+    checksum: Partial,
+}
+
+/// A file on its way to its name.
+#[derive(Debug)]
+struct Partial {
     file: NamedTempFile,
     destination: PathBuf,
-    directory: PathBuf,
 }
 
 impl Draft {
     /// Begins an image that will have this name, and removes what killed builds of it left. Shows early whether it can be written at all.
-    pub fn create(path: &Path) -> Result<Self, DiskError> {
+    pub fn create(path: &Path, format: ImageFormat) -> Result<Self, DiskError> {
         let destination = final_path(path)?;
-        let directory = match destination.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
+        let [block_map, checksum] = BESIDE.map(|suffix| final_path(&beside(&destination, suffix)));
+        let packed = match format {
+            ImageFormat::Img => None,
+            ImageFormat::ImgZst | ImageFormat::ImgXz => Some(Partial::create(&destination)?),
         };
-        let name = destination
-            .file_name()
-            .ok_or_else(|| DiskError::NotAFile(path.to_owned()))?;
-        let prefix = prefix(name);
-        let file = create_locked(&directory, &prefix).map_err(|err| DiskError::Create {
-            directory: directory.clone(),
-            // Without the random name, which `tempfile` adds and nobody knows.
-            err: err.kind().into(),
-        })?;
-        if let Err(err) = sweep(&directory, &prefix, file.as_file()) {
-            tracing::warn!(directory = %directory.display(), %err, "cannot look for what killed builds left");
-        }
         Ok(Draft {
-            file,
-            destination,
-            directory,
+            format,
+            image: Partial::create(&destination)?,
+            packed,
+            block_map: Partial::create(&block_map?)?,
+            checksum: Partial::create(&checksum?)?,
         })
     }
 
-    /// Returns the path of the temporary file: who ends the program early removes it.
-    pub fn path(&self) -> &Path {
-        self.file.path()
+    /// Returns the paths of the temporary files, the one first that becomes the image: who ends the program early removes them.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let unpacked = self.packed.iter().map(|_| &self.image);
+        [self.named(), &self.block_map, &self.checksum]
+            .into_iter()
+            .chain(unpacked)
+            .map(|partial| partial.file.path())
+    }
+
+    pub(super) fn format(&self) -> ImageFormat {
+        self.format
     }
 
     pub(super) fn destination(&self) -> &Path {
-        &self.destination
+        &self.image.destination
     }
 
     pub(super) fn directory(&self) -> &Path {
-        &self.directory
+        directory_of(&self.image.destination)
     }
 
-    pub(super) fn as_file_mut(&mut self) -> &mut File {
-        self.file.as_file_mut()
+    /// The image as it will be on the card.
+    pub(super) fn image(&self) -> &File {
+        self.image.file.as_file()
     }
 
-    /// Gives the image its name, once all of it is on the disk.
-    pub(super) fn finish(self) -> io::Result<()> {
-        self.file.as_file().sync_all()?;
-        self.file
-            .persist(&self.destination)
-            .map_err(|err| err.error)?;
-        File::open(&self.directory)?.sync_all()
+    /// Where the compressed image goes, if there is one.
+    pub(super) fn packed(&self) -> Option<&File> {
+        self.packed.as_ref().map(|partial| partial.file.as_file())
     }
+
+    /// Gives everything its name, once all of it is on the disk.
+    ///
+    /// What describes an older image goes first and what describes this one comes last, so that whoever looks in between finds a whole
+    /// image, and beside it nothing that speaks of another one.
+    pub(super) fn finish(mut self, block_map: &str, checksum: &str) -> io::Result<()> {
+        let directory = self.directory().to_owned();
+        self.block_map.file.write_all(block_map.as_bytes())?;
+        self.checksum.file.write_all(checksum.as_bytes())?;
+        for partial in [self.named(), &self.block_map, &self.checksum] {
+            partial.file.as_file().sync_all()?;
+        }
+        for old in [&self.block_map.destination, &self.checksum.destination] {
+            match fs::remove_file(old) {
+                Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+                _ => {}
+            }
+        }
+        let image = self.packed.unwrap_or(self.image);
+        for partial in [image, self.block_map, self.checksum] {
+            partial
+                .file
+                .persist(&partial.destination)
+                .map_err(|err| err.error)?;
+        }
+        File::open(directory)?.sync_all()
+    }
+
+    /// The file that becomes the image.
+    fn named(&self) -> &Partial {
+        self.packed.as_ref().unwrap_or(&self.image)
+    }
+}
+
+impl Partial {
+    fn create(destination: &Path) -> Result<Self, DiskError> {
+        let directory = directory_of(destination);
+        let name = destination
+            .file_name()
+            .ok_or_else(|| DiskError::NotAFile(destination.to_owned()))?;
+        let prefix = prefix(name);
+        let file = create_locked(directory, &prefix).map_err(|err| DiskError::Create {
+            directory: directory.to_owned(),
+            // Without the random name, which `tempfile` adds and nobody knows.
+            err: err.kind().into(),
+        })?;
+        if let Err(err) = sweep(directory, &prefix, file.as_file()) {
+            tracing::warn!(directory = %directory.display(), %err, "cannot look for what killed builds left");
+        }
+        Ok(Partial {
+            file,
+            destination: destination.to_owned(),
+        })
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// A device or directory is not to be replaced by a file; a link is followed, so that the link stays.
