@@ -154,14 +154,11 @@ pub struct Emulator {
     /// Further arguments that make the machine what it should be.
     #[serde(default)]
     pub arguments: Vec<String>,
-    /// The device tree, by its name on the boot partition; a machine without one makes its own.
+    /// The device tree of the model that the machine stands for, by its name in Linux's source; a machine without one makes its own.
     pub device_tree: Option<String>,
     /// What of the device tree the machine cannot bear.
     #[serde(default)]
     pub device_tree_edits: Vec<DeviceTreeEdit>,
-    /// The filters of `config.txt` that hold on the board it stands for.
-    #[serde(default)]
-    pub filters: Vec<String>,
     /// Which of the machine's serial ports is the console.
     #[serde(default)]
     pub serial: u8,

@@ -54,6 +54,15 @@ pub fn edit_device_tree(bytes: &[u8], edit: &DeviceTreeEdit) -> Result<Vec<u8>, 
     Ok(tree)
 }
 
+/// Returns the strings of a property; the root node is the empty path. Nothing if the bytes are no device tree, or it has no such property.
+#[must_use]
+pub fn read_strings(bytes: &[u8], node: &str, property: &str) -> Option<Vec<String>> {
+    let tree = Parts::parse(bytes)?;
+    let (start, end) = tree.find(node, property)??;
+    let value = str::from_utf8(&tree.structure[start..end]).ok()?;
+    Some(value.split_terminator('\0').map(str::to_owned).collect())
+}
+
 fn set_property(
     bytes: &[u8],
     node: &str,

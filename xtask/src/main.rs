@@ -21,6 +21,7 @@ mod start_policy;
 mod test;
 mod tools;
 mod usage;
+mod verify;
 mod workspace;
 
 use std::process::ExitCode;
@@ -43,6 +44,8 @@ enum Command {
     Agent(agent::Args),
     /// Boot an image in an emulator, the way the board's firmware would
     Qemu(qemu::Args),
+    /// Look through an image for what keeps a board from starting, or should never be on a card
+    Verify(verify::Args),
     /// Boot an image among simulated Wi-Fi networks and check that it bridges
     E2e(e2e::Args),
     /// Measure the agent beside what it replaces
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Boards(args) => boards::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Qemu(args) => qemu::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::E2e(args) => e2e::run(&args),
         Command::Bench(bench) => bench::run(&bench),
         Command::Fuzz(args) => fuzz::run(&args),

@@ -4,14 +4,17 @@
 //! whose size is a power of two.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use imagegen::board::{Board, Bus, Emulator};
 use imagegen::device_tree::edit_device_tree;
-use imagegen::inspect::config_txt::parse_config_txt;
-use imagegen::inspect::fat::Fat;
+use imagegen::inspect::config_txt::{Machine, choose_boot};
+use imagegen::inspect::image::{BootPartition, read_boot_partition};
+use imagegen::inspect::model::model_of_device_tree;
+use imagegen::inspect::packed::open_image_file;
 
 use crate::{
     boards, interrupt, tools,
@@ -147,49 +150,53 @@ impl Boot<'_> {
     }
 
     fn boot_files(&self, emulator: &Emulator) -> Result<BootFiles> {
-        let file = File::open(self.image).map_err(|error| {
-            UsageError::new(
-                format!("cannot read {}: {error}", self.image.display()),
-                "`cargo xtask image` makes an image and prints its path",
-            )
-        })?;
-        let mut partition = Fat::open_image(file).map_err(|error| {
-            UsageError::new(
-                format!("{} is no image: {error}", self.image.display()),
-                "`cargo xtask image` makes an image and prints its path",
-            )
-        })?;
-        let mut read = |path: &str| {
-            partition
-                .read(path)
-                .with_context(|| format!("while reading {path} of the image"))
+        let image = self.partition()?;
+        let read = |path: &str| {
+            image
+                .bytes(path)
+                .map(<[u8]>::to_vec)
+                .with_context(|| format!("the image has no {path} on its boot partition"))
         };
-        let config = read("config.txt")?;
-        let filters: Vec<&str> = emulator.filters.iter().map(String::as_str).collect();
-        let choice = parse_config_txt(&String::from_utf8_lossy(&config), &filters);
+        let model = emulator
+            .device_tree
+            .as_deref()
+            .and_then(model_of_device_tree);
+        let choice = choose_boot(&|path| image.text(path), &Machine::of(model));
+        let mut initramfs = Vec::new();
+        for path in &choice.initramfs {
+            initramfs.extend(read(path)?);
+        }
         Ok(BootFiles {
             kernel: read(&choice.kernel)?,
-            initramfs: choice
-                .initramfs
-                .map(|path| read(&path))
-                .transpose()?
-                .unwrap_or_default(),
-            device_tree: emulator
-                .device_tree
-                .as_deref()
-                .map(|name| edit(read(name)?, emulator))
+            initramfs,
+            device_tree: choice
+                .device_trees
+                .first()
+                .map(|path| edit(read(path)?, emulator))
                 .transpose()?,
             cmdline: String::from_utf8_lossy(&read(&choice.cmdline)?).into_owned(),
         })
     }
 
+    fn partition(&self) -> Result<BootPartition> {
+        let hint = "`cargo xtask image` makes an image and prints its path";
+        let file = open_image_file(self.image).map_err(|error| {
+            UsageError::new(
+                format!("cannot read {}: {error}", self.image.display()),
+                hint,
+            )
+        })?;
+        read_boot_partition(file).map_err(|why| {
+            UsageError::new(format!("{} is no image: {why}", self.image.display()), hint).into()
+        })
+    }
+
     fn card(&self, scratch: &Path) -> Result<PathBuf> {
         let card = scratch.join("card.img");
-        let size = fs::copy(self.image, &card).context("while copying the image")?;
-        File::options()
-            .write(true)
-            .open(&card)?
-            .set_len(size.next_power_of_two())?;
+        let mut image = open_image_file(self.image).context("while reading the image")?;
+        let mut file = File::create(&card).context("while making the card")?;
+        let size = io::copy(&mut image, &mut file).context("while copying the image")?;
+        file.set_len(size.next_power_of_two())?;
         Ok(card)
     }
 }

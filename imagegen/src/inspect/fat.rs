@@ -123,6 +123,12 @@ impl<R: Read + Seek> Fat<R> {
         })
     }
 
+    /// How many clusters the file system has, used or not; the count is what makes it a FAT32.
+    pub fn cluster_count(&self) -> u32 {
+        // The table begins with two entries of no cluster, and has fewer than 2^28.
+        (self.next.len() - 2) as u32
+    }
+
     /// The entries of a directory, in the order they are stored.
     pub fn list(&mut self, path: &str) -> Result<Vec<FatEntry>, FatReadError> {
         let first = match self.find(path)? {

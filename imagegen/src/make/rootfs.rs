@@ -15,7 +15,7 @@ use crate::tree::{Content, Node, Tree, TreeError};
 pub const AGENT_PATH: &str = "usr/bin/footbridge";
 
 /// Where the kernel looks for firmware.
-const FIRMWARE_DIRECTORY: &str = "usr/lib/firmware";
+pub const FIRMWARE_DIRECTORY: &str = "usr/lib/firmware";
 
 /// What a root is made of beside its plan.
 #[derive(Clone, Debug)]

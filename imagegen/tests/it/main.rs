@@ -13,6 +13,7 @@ mod mirror_server;
 mod modules;
 mod plan;
 mod readers;
+mod verify;
 mod writers;
 mod writers_disk;
 mod writers_fat;

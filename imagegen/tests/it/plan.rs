@@ -1,6 +1,6 @@
 //! Golden plans: every board with fixed packages. `UPDATE_EXPECT=1` rewrites them; the difference is what a review looks at.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use expect_test::{expect, expect_file};
@@ -26,11 +26,12 @@ pub(crate) fn overlays() -> Overlays {
     load_overlays(&repository().join("overlays")).unwrap()
 }
 
+pub(crate) fn boards() -> BTreeMap<String, Board> {
+    load_boards(&repository().join("boards")).unwrap()
+}
+
 pub(crate) fn board(id: &str) -> Board {
-    load_boards(&repository().join("boards"))
-        .unwrap()
-        .remove(id)
-        .unwrap()
+    boards().remove(id).unwrap()
 }
 
 pub(crate) fn site() -> SiteOptions {
