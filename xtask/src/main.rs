@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod boards;
 mod descendants;
+mod diff;
 mod e2e;
 mod fuzz;
 mod image;
@@ -46,6 +47,8 @@ enum Command {
     Qemu(qemu::Args),
     /// Look through an image for what keeps a board from starting, or should never be on a card
     Verify(verify::Args),
+    /// Show what two images differ in
+    Diff(diff::Args),
     /// Boot an image among simulated Wi-Fi networks and check that it bridges
     E2e(e2e::Args),
     /// Measure the agent beside what it replaces
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Agent(args) => agent::run(&args),
         Command::Qemu(args) => qemu::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::E2e(args) => e2e::run(&args),
         Command::Bench(bench) => bench::run(&bench),
         Command::Fuzz(args) => fuzz::run(&args),

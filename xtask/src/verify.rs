@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use imagegen::board::Board;
-use imagegen::inspect::image::{Image, read_image};
+use imagegen::inspect::image::{Image, Unreadable, read_image};
 use imagegen::inspect::packed::open_image_file;
 use imagegen::inspect::verify::{Finding, check_ids, verify};
 use serde_json::json;
@@ -59,7 +59,8 @@ pub fn open(path: &Path) -> Result<Image> {
         UsageError::new(format!("cannot read {}: {error}", path.display()), hint)
     })?;
     let image = read_image(file).map_err(|error| {
-        UsageError::new(format!("{} is no image: {error}", path.display()), hint)
+        let why = Unreadable::of_error(&error);
+        UsageError::new(format!("{} is no image: {why}", path.display()), hint)
     })?;
     Ok(image)
 }

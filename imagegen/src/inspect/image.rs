@@ -43,9 +43,12 @@ pub struct Unreadable(pub String);
 /// Why something is no image at all.
 #[derive(Debug, Error)]
 pub enum ImageReadError {
-    /// The file cannot be read, or is shorter than a sector.
+    /// The file cannot be read.
     #[error("failed to read the image")]
     Read(#[from] io::Error),
+    /// The file has less than a sector.
+    #[error("it is too short for a partition table")]
+    TooShort,
     /// It has no partition table.
     #[error("failed to read the partition table")]
     PartitionTable(#[from] MbrError),
@@ -54,10 +57,7 @@ pub enum ImageReadError {
 /// Reads an image that is not compressed.
 pub fn read_image(mut file: File) -> Result<Image, ImageReadError> {
     let size = file.seek(SeekFrom::End(0))?;
-    file.seek(SeekFrom::Start(0))?;
-    let mut sector = [0; SECTOR_SIZE as usize];
-    file.read_exact(&mut sector)?;
-    let table = PartitionTable::decode(&sector)?;
+    let table = read_table(&mut file)?;
     Ok(Image {
         size,
         boot: read_boot(&file, partition(&table, BOOT_PARTITION)),
@@ -68,13 +68,7 @@ pub fn read_image(mut file: File) -> Result<Image, ImageReadError> {
 
 /// Reads the boot partition alone of an image that is not compressed.
 pub fn read_boot_partition(mut file: File) -> Result<BootPartition, Unreadable> {
-    let mut table = || -> Result<PartitionTable, ImageReadError> {
-        let mut sector = [0; SECTOR_SIZE as usize];
-        file.seek(SeekFrom::Start(0))?;
-        file.read_exact(&mut sector)?;
-        Ok(PartitionTable::decode(&sector)?)
-    };
-    let table = table().map_err(|err| Unreadable::of_error(&err))?;
+    let table = read_table(&mut file).map_err(|err| Unreadable::of_error(&err))?;
     read_boot(&file, partition(&table, BOOT_PARTITION))
 }
 
@@ -122,6 +116,17 @@ impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+fn read_table(file: &mut File) -> Result<PartitionTable, ImageReadError> {
+    let mut sector = [0; SECTOR_SIZE as usize];
+    file.seek(SeekFrom::Start(0))?;
+    file.read_exact(&mut sector)
+        .map_err(|err| match err.kind() {
+            io::ErrorKind::UnexpectedEof => ImageReadError::TooShort,
+            _ => ImageReadError::Read(err),
+        })?;
+    Ok(PartitionTable::decode(&sector)?)
 }
 
 fn partition(table: &PartitionTable, number: u8) -> Option<Partition> {

@@ -5,6 +5,7 @@
 
 pub mod config_txt;
 pub mod cpio;
+pub mod diff;
 pub mod fat;
 pub mod image;
 pub mod model;

@@ -7,6 +7,7 @@
 
 mod archive;
 mod debs;
+mod diff;
 mod fetching;
 mod image;
 mod mirror_server;

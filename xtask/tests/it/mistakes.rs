@@ -219,10 +219,10 @@ fn files_that_are_not_there() {
         &desk,
         &["qemu", "empty.img"],
         expect![[r#"
-        error: empty.img is no image: failed to read the image
+            error: empty.img is no image: it is too short for a partition table
 
-        hint: `cargo xtask image` makes an image and prints its path
-        exit code 2"#]],
+            hint: `cargo xtask image` makes an image and prints its path
+            exit code 2"#]],
     );
 }
 
@@ -394,4 +394,47 @@ fn nothing_at_all_is_no_amount() {
         assert!(told.contains("error: invalid value '0' for"), "{told}");
         assert!(told.ends_with("exit code 2"), "{told}");
     }
+}
+
+#[test]
+fn images_that_are_none() {
+    let desk = Desk::new();
+    desk.put("notes.txt", "x".repeat(600));
+    for args in [
+        &["verify", "notes.txt"][..],
+        &["diff", "notes.txt", "notes.txt"],
+        &["qemu", "notes.txt"],
+    ] {
+        let told = desk.run(args);
+        assert!(told.starts_with("error: notes.txt is no image: "), "{told}");
+        assert!(told.ends_with("exit code 2"), "{told}");
+    }
+    check(
+        &desk,
+        &["verify", "none.img"],
+        expect![[r#"
+        error: cannot read none.img: No such file or directory (os error 2)
+
+        hint: `cargo xtask image` makes an image and prints its path
+        exit code 2"#]],
+    );
+}
+
+#[test]
+fn formats_of_images() {
+    let image = |more: &[&str]| {
+        let args = ["image", "--board", "pi3", "--ssid", "x", "--open"];
+        Desk::new().run(&[&args, more].concat())
+    };
+    expect![[r#"
+        error: invalid value 'zip' for '--format <FORMAT>': `zip` is no format of an image; they are img, img.zst and img.xz
+
+        For more information, try '--help'.
+        exit code 2"#]].assert_eq(&image(&["--format", "zip"]));
+    expect![[r#"
+        error: card.img would be named like img and be img.xz
+
+        hint: leave out --format, or name the file .img.xz
+        exit code 2"#]]
+    .assert_eq(&image(&["--format", "img.xz", "--output", "card.img"]));
 }
