@@ -57,15 +57,15 @@ pub struct Choice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A package that was not there.
-    Added(Package),
+    Added(Box<Package>),
     /// A package that is no longer there.
-    Removed(Package),
+    Removed(Box<Package>),
     /// Another version, or another file of the same version.
     Replaced {
         /// The package as it was.
-        old: Package,
+        old: Box<Package>,
         /// The package as it is.
-        new: Package,
+        new: Box<Package>,
     },
 }
 
@@ -304,11 +304,11 @@ impl Lock {
 
 /// Returns what became of each package between two locks, sorted by name.
 pub fn changes(old: Option<&Lock>, new: &Lock) -> Vec<Change> {
-    let by_place = |lock: &Lock| -> BTreeMap<(String, bool), Package> {
+    let by_place = |lock: &Lock| -> BTreeMap<(String, bool), Box<Package>> {
         let key = |package: &Package| (package.name.clone(), package.automatic);
         lock.packages
             .iter()
-            .map(|package| (key(package), package.clone()))
+            .map(|package| (key(package), Box::new(package.clone())))
             .collect()
     };
     let mut before = old.map(by_place).unwrap_or_default();
