@@ -416,6 +416,7 @@ fn decompression_bombs_in_the_control_part() {
         .assert_eq(&told("control.tar.gz", b"\x1f\x8b\x08"));
 }
 
+/// A link counts from the root of the tree, as it will in the image: the file is in the tree's own /etc, or nowhere.
 #[test]
 fn a_file_through_a_link_of_the_same_package() {
     check(
@@ -428,6 +429,14 @@ fn a_file_through_a_link_of_the_same_package() {
             out -> ../../..
             usr/ 755
             usr/bin/ 755"#]],
+    );
+    check(
+        &[
+            file("./etc/passwd", "first"),
+            symlink("./d", "/etc"),
+            file("./d/passwd", "second"),
+        ],
+        expect!["the package has the path `etc/passwd`, which is in it twice"],
     );
     check(
         &[symlink("./d", "../../.."), file("./d/passwd", "")],

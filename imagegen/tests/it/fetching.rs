@@ -272,28 +272,28 @@ fn packages_that_are_not_the_announced_ones() {
             Manner::Well,
             noise("swapped", SIZE),
             expect![[r#"
-            package hello 1.0-1 from URL/pool/hello_1.0-1_arm64.deb has the SHA-256 digest 7a864315ef977d05c4999460568a1e9d88af7afec841c81a0964031dca2c64b0, but the signed lists say f0141544cee7cdd259a6789b2fb6991522e9fdccd9e7d64c7c1d232589c9fee4
+            package hello 1.0-1 from URL/pool/hello_1.0-1_arm64.deb has the SHA-256 digest 7a864315ef977d05c4999460568a1e9d88af7afec841c81a0964031dca2c64b0, but f0141544cee7cdd259a6789b2fb6991522e9fdccd9e7d64c7c1d232589c9fee4 is announced
             hint: the mirror may be in the middle of an update: try again later, or name another one with --mirror"#]],
         ),
         (
             Manner::Well,
             noise("hello", SIZE - 1),
             expect![[r#"
-            URL/pool/hello_1.0-1_arm64.deb has 299999 bytes, but the signed lists say 300000 for package hello 1.0-1
+            URL/pool/hello_1.0-1_arm64.deb has 299999 bytes, but 300000 are announced for package hello 1.0-1
             hint: the mirror may be in the middle of an update: try again later, or name another one with --mirror"#]],
         ),
         (
             Manner::Well,
             noise("hello", SIZE + 1),
             expect![[r#"
-            URL/pool/hello_1.0-1_arm64.deb has 300001 bytes, but the signed lists say 300000 for package hello 1.0-1
+            URL/pool/hello_1.0-1_arm64.deb has 300001 bytes, but 300000 are announced for package hello 1.0-1
             hint: the mirror may be in the middle of an update: try again later, or name another one with --mirror"#]],
         ),
         (
             Manner::Endless,
             noise("hello", SIZE),
             expect![[r#"
-            URL/pool/hello_1.0-1_arm64.deb has more than 300000 bytes, but the signed lists say 300000 for package hello 1.0-1
+            URL/pool/hello_1.0-1_arm64.deb has more than 300000 bytes, but 300000 are announced for package hello 1.0-1
             hint: the mirror may be in the middle of an update: try again later, or name another one with --mirror"#]],
         ),
         (
@@ -349,7 +349,7 @@ fn lists_that_are_not_the_announced_ones() {
     let scene = Scene::new();
     scene.server.put(&list, noise("list", 400));
     scene.check(expect![[r#"
-        URL/dists/trixie/main/binary-arm64/by-hash/SHA256/405563f158953afeeaeb3c591c092522a7062e4c2d9032a1c8f8649851a4e9bb has 400 bytes, but the signed lists say 292 for the package list trixie/main/binary-arm64/Packages.xz
+        URL/dists/trixie/main/binary-arm64/by-hash/SHA256/405563f158953afeeaeb3c591c092522a7062e4c2d9032a1c8f8649851a4e9bb has 400 bytes, but 292 are announced for the package list trixie/main/binary-arm64/Packages.xz
         hint: the mirror may be in the middle of an update: try again later, or name another one with --mirror"#]]);
 }
 
@@ -495,7 +495,7 @@ fn a_version_that_has_left_the_mirror_comes_from_the_archive_of_old_ones() {
     let old = "/debian/debian/20251102T000000Z/pool/hello_1.0-1_arm64.deb";
     scene.server.put(old, noise("swapped", SIZE));
     expect![[r#"
-        package hello 1.0-1 from URL/debian/20251102T000000Z/pool/hello_1.0-1_arm64.deb has the SHA-256 digest 7a864315ef977d05c4999460568a1e9d88af7afec841c81a0964031dca2c64b0, but the signed lists say f0141544cee7cdd259a6789b2fb6991522e9fdccd9e7d64c7c1d232589c9fee4
+        package hello 1.0-1 from URL/debian/20251102T000000Z/pool/hello_1.0-1_arm64.deb has the SHA-256 digest 7a864315ef977d05c4999460568a1e9d88af7afec841c81a0964031dca2c64b0, but f0141544cee7cdd259a6789b2fb6991522e9fdccd9e7d64c7c1d232589c9fee4 is announced
         hint: the mirror may be in the middle of an update: try again later, or name another one with --mirror"#]].assert_eq(&told(&with(&["trixie"])));
     scene.server.put(old, noise("hello", SIZE));
     let fetched = with(&["trixie"]).fetch_deb(hello).unwrap();

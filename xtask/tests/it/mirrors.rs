@@ -43,7 +43,7 @@ fn check(mirror: &str, more: &[&str], expected: Expect) {
     check_command(mirror, &[IMAGE, more].concat(), expected);
 }
 
-/// Checks what comparing the lock with a mirror comes to; only the end of it, for every architecture fails alike.
+/// Checks what comparing the locks with a mirror comes to: each architecture is told about, and then those that failed.
 fn check_lock(mirror: &str, more: &[&str], expected: Expect) {
     check_command(mirror, &[&["lock", "--check"], more].concat(), expected);
 }

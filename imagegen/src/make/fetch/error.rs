@@ -43,26 +43,26 @@ pub enum FetchError {
         /// Where it was looked for last.
         url: String,
     },
-    /// The mirror has another size for it than was announced.
-    #[error("{url} has {found} bytes, but the signed lists say {size} for {what}")]
+    /// The mirror has another size for it than was announced: by the lock for packages of images, by signed lists for all else.
+    #[error("{url} has {found} bytes, but {size} are announced for {what}")]
     Size {
         /// What was to be fetched.
         what: String,
         /// From where.
         url: String,
-        /// The size as announced by the lists.
+        /// The size as announced.
         size: u64,
         /// What the mirror says or sends.
         found: String,
     },
     /// The bytes are not the announced ones.
-    #[error("{what} from {url} has the SHA-256 digest {found}, but the signed lists say {sha256}")]
+    #[error("{what} from {url} has the SHA-256 digest {found}, but {sha256} is announced")]
     Digest {
         /// What was fetched.
         what: String,
         /// From where.
         url: String,
-        /// The digest in the lists.
+        /// The digest as announced.
         sha256: Sha256,
         /// The digest of what came.
         found: Sha256,
