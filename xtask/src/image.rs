@@ -102,7 +102,7 @@ fn warn_of_wpa3(board: &Board, site: &SiteOptions) {
 /// Plans the image from the lock; fetches and builds nothing.
 pub fn prepare(workspace: &Workspace, board: &Board, site: &SiteOptions) -> Result<Prepared> {
     let overlays = overlays(workspace)?;
-    let lock = lock::load(workspace, board.arch)?;
+    let lock = lock::load(workspace, board)?;
     let request = overlays.recipe.request(board, &features_of(board, site));
     let resolution = lock.resolve(&request).map_err(|error| {
         Failure::new(

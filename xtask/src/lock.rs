@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use imagegen::board::{Arch, Board};
+use imagegen::board::Board;
 use imagegen::lock::{Change, Choice, Lock, LockedRelease, changes};
 use imagegen::overlays::Overlays;
 use imagegen::recipe::Feature;
@@ -68,12 +68,16 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Returns the lock of an architecture, which every image is built from.
-pub fn load(workspace: &Workspace, arch: Arch) -> Result<Lock> {
-    let lock = find(workspace, arch.debian_name())?;
+/// Returns the lock of the board's architecture, which its images are built from.
+pub fn load(workspace: &Workspace, board: &Board) -> Result<Lock> {
+    let architecture = board.arch.debian_name();
+    let lock = find(workspace, architecture)?;
     lock.ok_or_else(|| {
         Failure::new(
-            format!("there is no lock for {arch}"),
+            format!(
+                "there is no lock for {architecture}, which the board `{}` is",
+                board.id
+            ),
             "`cargo xtask lock` writes it from the signed lists of a mirror",
         )
         .into()

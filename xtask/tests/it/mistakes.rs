@@ -38,6 +38,40 @@ fn an_unknown_board() {
     }
 }
 
+/// It is said before anything is fetched or compiled, and nothing is left behind.
+#[test]
+fn boards_whose_architecture_has_no_lock() {
+    for (board, expected) in [
+        (
+            "pi2",
+            expect![[r#"
+                error: there is no lock for armhf, which the board `pi2` is
+
+                hint: `cargo xtask lock` writes it from the signed lists of a mirror
+                exit code 1"#]],
+        ),
+        (
+            "zero-w",
+            expect![[r#"
+                error: there is no lock for armel, which the board `zero-w` is
+
+                hint: `cargo xtask lock` writes it from the signed lists of a mirror
+                exit code 1"#]],
+        ),
+    ] {
+        let site = ["--ssid", "x", "--open"];
+        let desk = Desk::new();
+        for args in [
+            &["e2e"][..],
+            &[&["plan"], &site[..]].concat(),
+            &[&["image", "--output", "card.img"], &site[..]].concat(),
+        ] {
+            expected.assert_eq(&desk.run(&[args, &["--board", board]].concat()));
+            assert_eq!(desk.names(), [""; 0], "{args:?}");
+        }
+    }
+}
+
 #[test]
 fn network_names_of_impossible_lengths() {
     let image = |ssid| Desk::new().run(&["image", "--board", "pi3", "--ssid", ssid, "--open"]);
