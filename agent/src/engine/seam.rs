@@ -220,7 +220,8 @@ pub struct Link {
     pub mac: Option<MacAddr>,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
-    /// Carrier present (`IFF_LOWER_UP`).
+    /// Carrier present (`IFF_LOWER_UP`) and in use (`IFF_RUNNING`, RFC 2863): a supplicant keeps an associated radio dormant until the
+    /// keys are agreed on, and what is sent before is lost.
     pub carrier: bool,
 }
 

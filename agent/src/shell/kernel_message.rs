@@ -78,7 +78,7 @@ pub(crate) fn decode_link(message: &LinkMessage) -> Option<(IfIndex, Link)> {
         name,
         mac: mac.filter(|_| message.header.link_layer_type == LinkLayerType::Ether),
         up: flags.contains(LinkFlags::Up),
-        carrier: flags.contains(LinkFlags::LowerUp),
+        carrier: flags.contains(LinkFlags::LowerUp | LinkFlags::Running),
     };
     Some((IfIndex(message.header.index), link))
 }

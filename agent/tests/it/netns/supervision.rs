@@ -38,6 +38,28 @@ fn the_uplink_is_lost_and_found() {
 }
 
 #[test]
+fn an_uplink_whose_keys_are_not_agreed_on_is_none() {
+    in_namespace(|rig| {
+        rig.make_client_a_printer();
+        // What a supplicant does: the interface goes dormant with the carrier that comes, until it is told otherwise.
+        ip("link set up0 mode dormant");
+        let _agent = rig.start_bridging();
+        rig.router.ip("link set r0 down");
+        rig.await_state("waiting-for-uplink");
+        rig.router.ip("link set r0 up");
+        eventually("the uplink is dormant", || {
+            ip("link show up0").contains("DORMANT")
+        });
+        assert_eq!(rig.status().unwrap()["state"], "waiting-for-uplink");
+        ip("link set up0 state up");
+        rig.await_state("bridging");
+        eventually("the router reaches the printer", || {
+            rig.router.pings(PRINTER)
+        });
+    });
+}
+
+#[test]
 fn the_wired_interface_is_deleted_and_made_again() {
     in_namespace(|rig| {
         let _agent = rig.start_bridging();
