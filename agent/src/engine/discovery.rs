@@ -461,13 +461,13 @@ mod tests {
     fn tell(model: &mut Model, side: Side, frame: &[u8]) -> usize {
         let actions = model.hear(side, frame);
         model.check_bounds();
-        let passed_on = |action: &&Action| match action {
-            Action::Send { frame, .. } => {
-                ethernet::decode(frame).unwrap().ether_type != ethernet::TYPE_ARP
-            }
-            _ => false,
-        };
-        actions.iter().filter(passed_on).count()
+        let types = actions.iter().filter_map(|action| {
+            let Action::Send { frame, .. } = action else {
+                return None;
+            };
+            Some(ethernet::decode(frame).unwrap().ether_type)
+        });
+        types.filter(|sent| *sent != ethernet::TYPE_ARP).count()
     }
 
     fn bridging() -> Model {

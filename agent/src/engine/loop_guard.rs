@@ -207,12 +207,11 @@ impl LoopGuard {
             return false;
         };
         let other = side.other();
+        let strays = frame.source == ports.mac(other) && frame.source != ports.mac(side);
         match carried(frame) {
             Some((form, nonce)) if self.is_ours(other, form, nonce) => self.found(form, outlet),
             Some((Form::Own, _)) => outlet.count("loop-probe-foreign"),
-            _ if frame.source == ports.mac(other) && frame.source != ports.mac(side) => {
-                self.suspect(outlet);
-            }
+            Some((Form::Arp, _)) | None if strays => self.suspect(outlet),
             Some((Form::Arp, _)) | None => return false,
         }
         true
