@@ -234,7 +234,7 @@ impl Hosts {
             // Only who is wanted is worth a word to everybody on the other side.
             let beyond = side.other();
             if host.is_wanted(turn.now)
-                && may_live(turn, ip, beyond)
+                && may_live(&turn.bridge, ip, beyond)
                 && self.searches.allows(host.place.mac, turn.now)
             {
                 turn.count("host-sought");
@@ -333,7 +333,7 @@ impl Hosts {
                 answered,
             };
             self.table.update(ip, |host| host.state = state);
-        } else if answered && may_live(turn, ip, by.side) {
+        } else if answered && may_live(&turn.bridge, ip, by.side) {
             // One packet may bear anybody's name. And meanwhile the address may have become the gateway's (A10).
             self.move_host(turn, ip, by, Word::Answered);
         } else {

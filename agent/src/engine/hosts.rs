@@ -14,6 +14,7 @@ use crate::addr::{MacAddr, Side};
 
 use super::gateway::GatewayWatch;
 use super::host::{Check, Host, Place, Source, State, Word, Worth};
+use super::link::Bridge;
 use super::mix::next;
 use super::pace::Pace;
 use super::reminders::Reminders;
@@ -141,7 +142,10 @@ impl Hosts {
         place: Place,
         word: Word,
     ) -> Learned {
-        if !may_live(turn, ip, place.side) {
+        if !may_live(&turn.bridge, ip, place.side) {
+            if turn.bridge.gateway == Some(ip) {
+                turn.count("gateway-claimed-on-wire");
+            }
             return Learned::Refused;
         }
         let now = turn.now;
@@ -209,18 +213,21 @@ impl Hosts {
     /// Takes over a host that an earlier process left in the kernel: its route stays while it is being asked.
     pub(crate) fn adopt(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr, mac: MacAddr) {
         let side = Side::Wired;
-        if self.table.find(ip).is_none() && may_live(turn, ip, side) {
+        if self.table.find(ip).is_none() && may_live(&turn.bridge, ip, side) {
             let state = State::Checking(Check::new(turn.now));
             let host = Host::new(Place { mac, side }, Source::Arp, state, turn.now);
             self.insert(turn, ip, host);
         }
     }
 
-    /// Takes an offer made to a client on the wire.
+    /// Takes an offer made to a client on the wire. Who is there, or has the lease, loses nothing by it: the client may not take it.
     pub(crate) fn offer(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr, mac: MacAddr) {
         let side = Side::Wired;
-        let known = self.table.find(ip).is_some_and(Host::is_present);
-        if known || !may_live(turn, ip, side) {
+        let now = turn.now;
+        let is_taken = self.table.find(ip).is_some_and(|host| {
+            host.is_present() || host.lease_end.is_some_and(|lease_end| lease_end > now)
+        });
+        if is_taken || !may_live(&turn.bridge, ip, side) {
             return;
         }
         let until = turn.now + OFFER_LASTS;
@@ -245,7 +252,7 @@ impl Hosts {
             mac,
             side: Side::Wired,
         };
-        if !may_live(turn, ip, place.side) {
+        if !may_live(&turn.bridge, ip, place.side) {
             turn.count("dhcp-lease-not-routable");
             return true;
         }
@@ -265,7 +272,7 @@ impl Hosts {
                 });
                 true
             }
-            Some(host) if self.has_room(turn, &leased) => {
+            Some(host) if host.place.side == place.side || self.has_room(turn, ip, &leased) => {
                 self.move_host(turn, ip, place, Word::Spoke);
                 // The server may be wrong, or an impostor: who had the address and is there says so, and the client does not
                 // speak before it looked for duplicates.
@@ -299,13 +306,14 @@ impl Hosts {
         true
     }
 
-    /// Forgets a host that gave its address up.
+    /// Forgets a host that gave its lease up. An address that is its own without a lease is none it could give up.
     pub(crate) fn release(&mut self, ip: Ipv4Addr, mac: MacAddr, now: Instant) {
         let place = Place {
             mac,
             side: Side::Wired,
         };
-        if self.table.find(ip).is_some_and(|host| host.place == place) {
+        let is_its_own = |host: &&Host| host.place == place && host.source == Source::Dhcp;
+        if self.table.find(ip).filter(is_its_own).is_some() {
             debug!(%ip, "host gave its address up");
             self.table.remove(ip);
             if self.given_up.len() >= MOST_GIVEN_UP {
@@ -404,7 +412,7 @@ impl Hosts {
     }
 
     fn insert(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr, host: Host) -> Learned {
-        if self.table.find(ip).is_none() && !self.has_room(turn, &host) {
+        if self.table.find(ip).is_none() && !self.has_room(turn, ip, &host) {
             return Learned::Refused;
         }
         debug!(%ip, side = %host.place.side, source = ?host.source, "host found");
@@ -412,10 +420,16 @@ impl Hosts {
         Learned::Here
     }
 
-    /// Finds or makes room for one more host of a side. A host that answered makes room only for one that a server gave a
-    /// lease, and one with a lease for nobody.
-    pub(super) fn has_room(&mut self, turn: &mut Turn<'_>, newcomer: &Host) -> bool {
+    /// Finds or makes room for one more host of a side. A host that answered makes room only for the gateway and for one that a
+    /// server gave a lease, and one with a lease for nobody.
+    pub(super) fn has_room(&mut self, turn: &mut Turn<'_>, ip: Ipv4Addr, newcomer: &Host) -> bool {
+        let is_gateway = turn.bridge.gateway == Some(ip);
         let limit = match newcomer.worth() {
+            Worth::Absent | Worth::AbsentWithLease | Worth::Unproven | Worth::Proven
+                if is_gateway =>
+            {
+                Worth::Proven
+            }
             Worth::Absent | Worth::AbsentWithLease => Worth::Absent,
             Worth::Unproven | Worth::Proven => Worth::Unproven,
             Worth::Leased => Worth::Proven,
@@ -437,13 +451,7 @@ impl Hosts {
 }
 
 /// Returns whether a host may have the address on the side: not us, inside the subnet, and the gateway only where it is (A10).
-pub(super) fn may_live(turn: &mut Turn<'_>, ip: Ipv4Addr, side: Side) -> bool {
-    if !turn.bridge.may_be_host(ip) {
-        return false;
-    }
-    let misplaced = side == Side::Wired && turn.bridge.gateway == Some(ip);
-    if misplaced {
-        turn.count("gateway-claimed-on-wire");
-    }
-    !misplaced
+pub(super) fn may_live(bridge: &Bridge, ip: Ipv4Addr, side: Side) -> bool {
+    let is_misplaced = side == Side::Wired && bridge.gateway == Some(ip);
+    bridge.may_be_host(ip) && !is_misplaced
 }

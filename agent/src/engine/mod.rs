@@ -381,7 +381,8 @@ impl Engine {
                 return;
             }
         };
-        let address = self.bridge.map(|bridge| bridge.address);
+        let serving = self.bridge.map(|bridge| bridge.address);
+        let address = serving.or_else(|| Some(self.uplink()?.1.address));
         if self.guard(now, address, frames, |guard, outlet| {
             guard.handle_frame(side, &frame, outlet)
         }) {

@@ -151,7 +151,7 @@ impl Hosts {
         let remembers = host.place.mac == place.mac;
         let mut moved = Host::new(place, Source::Arp, State::Verified { until }, turn.now);
         moved.proven = word == Word::Answered;
-        if left != place.side && !self.has_room(turn, &moved) {
+        if left != place.side && !self.has_room(turn, ip, &moved) {
             return self.table.remove(ip);
         }
         if left != place.side {

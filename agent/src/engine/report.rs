@@ -40,7 +40,7 @@ pub struct InterfaceReport {
     pub name: String,
     /// Its index, where it exists.
     pub index: Option<IfIndex>,
-    /// Whether it is up and has carrier.
+    /// Whether it is up, has carrier and may be used.
     pub carrier: bool,
     /// Its hardware address.
     pub mac: Option<String>,

@@ -81,7 +81,7 @@ impl Hosts {
     }
 }
 
-/// Returns the stations of the uplink that sent something through us.
+/// Returns the stations of the uplink that sent something to us, or through us.
 pub(crate) fn stations_of_uplink(
     turn: &Turn<'_>,
     glimpses: &[Glimpse],
@@ -91,7 +91,7 @@ pub(crate) fn stations_of_uplink(
     of_uplink.map(|(place, _, _)| place.mac)
 }
 
-/// Returns the sender's place and the two addresses of a packet between two hosts of the network, neither being us.
+/// Returns the sender's place and the two addresses of a packet that another station sent to one of our hardware addresses.
 fn ends(turn: &Turn<'_>, glimpse: &Glimpse) -> Option<(Place, Ipv4Addr, Ipv4Addr)> {
     let frame = ethernet::decode(&glimpse.headers).ok()?;
     let ours = [

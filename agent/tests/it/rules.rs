@@ -31,6 +31,14 @@ fn find_sources(folder: &Path, sources: &mut Vec<PathBuf>) {
     }
 }
 
+/// Returns whether a source has a test of a name.
+fn has_test(source: &Path, function: &str) -> bool {
+    let text = fs::read_to_string(source).unwrap();
+    let head = format!("fn {function}(");
+    let mut places = text.match_indices(&head);
+    places.any(|(place, _)| text[..place].trim_end().ends_with("#[test]"))
+}
+
 /// Returns whether a test of a name exists: a scenario, or `module::function` in a source file of the module's name or folder.
 fn exists(test: &str, crate_root: &Path, sources: &[PathBuf]) -> bool {
     let Some((module, function)) = test.rsplit_once("::") else {
@@ -38,11 +46,10 @@ fn exists(test: &str, crate_root: &Path, sources: &[PathBuf]) -> bool {
         return crate_root.join(scenario).is_file();
     };
     let module = module.replace("::", "/");
-    let head = format!("fn {function}(");
     sources.iter().any(|source| {
         let name = source.with_extension("");
         let name = name.to_str().unwrap().trim_end_matches("/mod");
-        name.ends_with(&format!("/{module}")) && fs::read_to_string(source).unwrap().contains(&head)
+        name.ends_with(&format!("/{module}")) && has_test(source, function)
     })
 }
 
