@@ -204,6 +204,17 @@ impl Board {
         board.features.insert(Feature::Gadget);
         Some(board).filter(|board| board.wired.gadget)
     }
+
+    /// Returns the board as it starts on another's machine of QEMU's: its own kernel and root, with drivers for the other's devices.
+    pub fn on_machine_of(&self, other: &Self) -> Self {
+        let mut board = self.clone();
+        let Modules { initramfs, root } = other.modules.clone();
+        board.modules.initramfs.extend(initramfs);
+        board.modules.root.extend(root);
+        board.console = other.console.clone();
+        board.emulator = other.emulator.clone();
+        board
+    }
 }
 
 /// Why there is no board.

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use imagegen::board::Board;
 use imagegen::make::disk::ImageFormat;
 
 use crate::image::{self, Job};
@@ -29,6 +30,9 @@ pub struct Args {
     /// Check the image for the board as a network card of the computer that its USB port is plugged into
     #[arg(long)]
     gadget: bool,
+    /// Check the board's kernel and root on the machine that stands in for another board, such as virt
+    #[arg(long, value_name = "BOARD")]
+    on: Option<String>,
     #[command(flatten)]
     source: Source,
     /// Print the guest's whole console
@@ -48,12 +52,7 @@ struct Check {
 /// Builds, boots, checks.
 pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
-    let board = boards::load(&workspace, &args.board.name)?;
-    let board = if args.gadget {
-        boards::as_gadget(&board)?
-    } else {
-        board
-    };
+    let board = choose(&workspace, args)?;
     let bars = Bars::new();
     let scratch = tempfile::tempdir()?;
     let _unfinished = interrupt::Unfinished::scratch(scratch.path());
@@ -91,6 +90,17 @@ pub fn run(args: &Args) -> Result<()> {
     follow(running, args.console)
 }
 
+fn choose(workspace: &Workspace, args: &Args) -> Result<Board> {
+    let mut board = boards::load(workspace, &args.board.name)?;
+    if let Some(machine) = &args.on {
+        board = board.on_machine_of(&boards::load(workspace, machine)?);
+    }
+    if args.gadget {
+        board = boards::as_gadget(&board)?;
+    }
+    Ok(board)
+}
+
 /// Runs the default board's checks for `cargo xtask test`.
 pub fn run_default() -> Result<()> {
     if tools::find("qemu-system-aarch64").is_none() {
@@ -103,6 +113,7 @@ pub fn run_default() -> Result<()> {
     run(&Args {
         board: boards::Choice::default(),
         gadget: false,
+        on: None,
         source: Source::default(),
         console: false,
     })
