@@ -3,21 +3,21 @@
 //! The image is the one a user would flash; only a second archive behind its initramfs differs, which carries the rig
 //! (see `rig.rs` and `xtask/kit/`). Checks run inside the guest and are reported on its console, a line each.
 
-use std::io::{BufRead, BufReader};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use imagegen::board::Board;
 use imagegen::make::disk::ImageFormat;
 
+use crate::guest::{Guest, Heard, parse_check};
 use crate::image::{self, Job};
 use crate::networks::Networks;
 use crate::progress::Bars;
-use crate::qemu::{Boot, Running};
+use crate::qemu::Boot;
+use crate::rig::{Errand, Rig};
 use crate::source::Source;
 use crate::workspace::Workspace;
-use crate::{boards, interrupt, rig, tools};
+use crate::{boards, interrupt, tools};
 
 /// A loaded machine needs about three minutes; ten times that is a hang.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -40,15 +40,6 @@ pub struct Args {
     console: bool,
 }
 
-/// One check's outcome, as the guest reported it.
-#[derive(Debug, PartialEq, Eq)]
-struct Check {
-    passed: bool,
-    name: String,
-    took: Duration,
-    detail: String,
-}
-
 /// Builds, boots, checks.
 pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
@@ -66,19 +57,14 @@ pub fn run(args: &Args) -> Result<()> {
         format: ImageFormat::Img,
     };
     let (prepared, built) = image::build(&workspace, &job, &bars)?;
-    let fetcher = args.source.fetcher(&workspace, &bars)?;
-    let offer = args
-        .source
-        .offer_for(&fetcher, std::slice::from_ref(&board))?;
-    let kit = rig::archive(
-        &workspace,
-        &fetcher,
-        &offer,
-        &board,
-        &prepared,
-        &built.kernel,
-        &networks,
-    )?;
+    let rig = Rig {
+        board: &board,
+        prepared: &prepared,
+        kernel: &built.kernel,
+        networks: &networks,
+        errand: Errand::Checks,
+    };
+    let kit = rig.archive(&workspace, &args.source, &bars)?;
     let boot = Boot {
         image: &output,
         board: &board,
@@ -86,8 +72,9 @@ pub fn run(args: &Args) -> Result<()> {
         append: "",
         wired_port: false,
     };
-    let running = Running::start(boot.prepare(scratch.path())?)?;
-    follow(running, args.console)
+    let mut command = boot.prepare(scratch.path())?;
+    command.args(["-monitor", "none", "-serial", "stdio"]);
+    follow(&Guest::start(&mut command)?, args.console)
 }
 
 fn choose(workspace: &Workspace, args: &Args) -> Result<Board> {
@@ -120,20 +107,17 @@ pub fn run_default() -> Result<()> {
 }
 
 /// Prints each check as it is reported; returns an error unless the guest came to its end with all of them passed.
-fn follow(mut running: Running, console: bool) -> Result<()> {
-    let lines = lines(&mut running)?;
+fn follow(guest: &Guest, console: bool) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     let mut failed = Vec::new();
     let mut passed = 0;
     let mut ended = false;
     let mut tail = Vec::new();
     loop {
-        let line = match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) => line,
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {
-                bail!("the guest said nothing more for {} s", LIMIT.as_secs())
-            }
+        let line = match guest.listen(deadline) {
+            Heard::Line(line) => line,
+            Heard::End => break,
+            Heard::Nothing => bail!("the guest has not ended after {} s", LIMIT.as_secs()),
         };
         if console {
             eprintln!("{line}");
@@ -166,76 +150,5 @@ fn follow(mut running: Running, console: bool) -> Result<()> {
         Ok(())
     } else {
         bail!("{passed} checks passed, failed: {}", failed.join(", "))
-    }
-}
-
-fn lines(running: &mut Running) -> Result<Receiver<String>> {
-    let stdout = running
-        .0
-        .stdout
-        .take()
-        .context("QEMU's console is not on a pipe")?;
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line)
-                .trim_end_matches('\r')
-                .to_string();
-            if sender.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    Ok(receiver)
-}
-
-/// `E2E ok NAME MILLISECONDS DETAIL`
-fn parse_check(line: &str) -> Option<Check> {
-    let mut words = line.strip_prefix("E2E ")?.splitn(4, ' ');
-    let passed = match words.next()? {
-        "ok" => true,
-        "FAIL" => false,
-        _ => return None,
-    };
-    let name = words.next()?.to_string();
-    let took = Duration::from_millis(words.next()?.parse().ok()?);
-    Some(Check {
-        passed,
-        name,
-        took,
-        detail: words.next().unwrap_or_default().to_string(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn check_lines() {
-        let check = |passed, name: &str, ms, detail: &str| {
-            Some(Check {
-                passed,
-                name: name.into(),
-                took: Duration::from_millis(ms),
-                detail: detail.into(),
-            })
-        };
-        for (line, expected) in [
-            (
-                "E2E ok ping 120 192.168.77.100",
-                check(true, "ping", 120, "192.168.77.100"),
-            ),
-            (
-                "E2E FAIL tcp 30000 a b c",
-                check(false, "tcp", 30000, "a b c"),
-            ),
-            ("E2E ok bare 5", check(true, "bare", 5, "")),
-            ("E2E begin 4000", None),
-            ("E2E ok ping soon", None),
-            ("[    1.0] E2E ok ping 1", None),
-        ] {
-            assert_eq!(parse_check(line), expected, "{line}");
-        }
     }
 }

@@ -7,11 +7,13 @@ mod descendants;
 mod diff;
 mod e2e;
 mod fuzz;
+mod guest;
 mod image;
 mod interrupt;
 mod lock;
 mod networks;
 mod plan;
+mod power_cuts;
 mod progress;
 mod qemu;
 mod rig;
@@ -51,6 +53,8 @@ enum Command {
     Diff(diff::Args),
     /// Boot an image among simulated Wi-Fi networks and check that it bridges
     E2e(e2e::Args),
+    /// Cut an emulated board's power again and again, and see it come back
+    PowerCuts(power_cuts::Args),
     /// Measure the agent beside what it replaces
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::E2e(args) => e2e::run(&args),
+        Command::PowerCuts(args) => power_cuts::run(&args),
         Command::Bench(bench) => bench::run(&bench),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Soak(args) => soak::run(&args),

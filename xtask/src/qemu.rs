@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use imagegen::board::{Board, Bus, Emulator};
@@ -224,28 +224,4 @@ fn qemu() -> Result<PathBuf> {
         )
         .into()
     })
-}
-
-/// Ends the emulator with this value's life.
-pub struct Running(pub std::process::Child);
-
-impl Running {
-    /// Starts the emulator with its console on a pipe.
-    pub fn start(mut command: Command) -> Result<Self> {
-        let child = command
-            .args(["-monitor", "none", "-serial", "stdio"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("while starting QEMU")?;
-        Ok(Running(child))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }

@@ -1,4 +1,4 @@
-//! The simulated Wi-Fi networks that `e2e` boots an image among, as a second initramfs archive.
+//! The simulated Wi-Fi networks that `e2e` and `power-cuts` boot an image among, as a second initramfs archive.
 //!
 //! It carries hostapd, dnsmasq and their libraries from the same signed packages as the image, the kernel's own simulated
 //! radio (mac80211_hwsim) from the image's very kernel package, and `xtask/kit/`, which runs the checks. The image's init
@@ -16,7 +16,8 @@ use imagegen::tree::{Node, Tree};
 
 use crate::image::Prepared;
 use crate::networks::Networks;
-use crate::source::{Offer, choose_beside, unpack};
+use crate::progress::Bars;
+use crate::source::{Offer, Source, choose_beside, unpack};
 use crate::workspace::Workspace;
 
 /// Programs of the router and of the wired client.
@@ -46,8 +47,8 @@ const USB_CABLE: &[&str] = &["cdc_ether", "dummy_hcd"];
 /// Programs the scripts call that the image has no need of.
 const APPLETS: &[&str] = &[
     "awk", "cat", "cmp", "cut", "date", "diff", "false", "find", "grep", "insmod", "kill",
-    "killall", "ls", "nc", "ping", "rm", "sed", "seq", "sh", "sort", "tail", "test", "timeout",
-    "touch", "tr", "true", "udhcpc", "usleep",
+    "killall", "ls", "mkdir", "mv", "nc", "ping", "rm", "sed", "seq", "sh", "sort", "sync", "tail",
+    "test", "timeout", "touch", "tr", "true", "udhcpc", "usleep",
 ];
 
 /// The guest's scripts.
@@ -59,6 +60,7 @@ const SCRIPTS: &[&str] = &[
     "hurrying",
     "lease",
     "moving",
+    "power-cuts",
     "radio",
     "reboot",
     "record",
@@ -69,33 +71,62 @@ const SCRIPTS: &[&str] = &[
     "sandboxed",
 ];
 
-/// Returns the archive.
-pub fn archive(
-    workspace: &Workspace,
-    fetcher: &Fetcher,
-    offer: &Offer,
-    board: &Board,
-    prepared: &Prepared,
-    kernel: &Kernel,
-    networks: &Networks,
-) -> Result<Vec<u8>> {
-    let mut tree = programs(fetcher, offer, prepared)?;
-    let cable: &[&str] = match board.features.contains(&Feature::Gadget) {
-        true => USB_CABLE,
-        false => &[],
-    };
-    let modules = add_modules(&mut tree, kernel, &[MODULES, cable].concat())?;
-    add_kit(&mut tree, workspace)?;
-    networks.describe(workspace, board, &mut tree)?;
-    tree.insert(
-        "e2e/modules/order",
-        Node::file(0o644, (modules.join("\n") + "\n").into_bytes()),
-    )?;
-    let mut root = Tree::default();
-    root.graft("overlay", tree)?;
-    let mut archive = Vec::new();
-    write_cpio(&root, prepared.lock.time()?, &mut archive)?;
-    Ok(archive)
+/// What the guest's scripts are there for.
+#[derive(Clone, Copy, Debug)]
+pub enum Errand {
+    /// To check everything once, and end the guest.
+    Checks,
+    /// To bridge, and edit the card's files until the power is cut.
+    PowerCuts,
+}
+
+impl Errand {
+    fn script(self) -> &'static str {
+        match self {
+            Self::Checks => "run",
+            Self::PowerCuts => "power-cuts",
+        }
+    }
+}
+
+/// A rig, before it is packed.
+pub struct Rig<'a> {
+    /// The board of the image.
+    pub board: &'a Board,
+    /// The image as it was planned.
+    pub prepared: &'a Prepared,
+    /// The image's kernel, whose modules the guest gets more of.
+    pub kernel: &'a Kernel,
+    /// The networks in the air.
+    pub networks: &'a Networks,
+    /// What the guest's scripts are there for.
+    pub errand: Errand,
+}
+
+impl Rig<'_> {
+    /// Fetches what the guest needs beside the image, and returns the archive.
+    pub fn archive(&self, workspace: &Workspace, source: &Source, bars: &Bars) -> Result<Vec<u8>> {
+        let fetcher = source.fetcher(workspace, bars)?;
+        let offer = source.offer_for(&fetcher, std::slice::from_ref(self.board))?;
+        let mut tree = programs(&fetcher, &offer, self.prepared)?;
+        let cable: &[&str] = match self.board.features.contains(&Feature::Gadget) {
+            true => USB_CABLE,
+            false => &[],
+        };
+        let modules = add_modules(&mut tree, self.kernel, &[MODULES, cable].concat())?;
+        add_kit(&mut tree, workspace)?;
+        tree.insert("e2e/errand", Node::symlink(self.errand.script()))?;
+        self.networks.describe(workspace, self.board, &mut tree)?;
+        tree.insert(
+            "e2e/modules/order",
+            Node::file(0o644, (modules.join("\n") + "\n").into_bytes()),
+        )?;
+        let mut root = Tree::default();
+        root.graft("overlay", tree)?;
+        let mut archive = Vec::new();
+        write_cpio(&root, self.prepared.lock.time()?, &mut archive)?;
+        Ok(archive)
+    }
 }
 
 /// What the image has already is not looked for again; the overlay lets it through.
