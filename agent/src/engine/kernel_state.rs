@@ -239,7 +239,7 @@ impl Ours {
         self.forget_forwarding(gone);
     }
 
-    /// Forgets what the kernel drops, in part without a message, when an interface is set down.
+    /// Forgets what the kernel drops, in part without a message, when an interface is set down or loses its last address.
     pub(crate) fn forget_forwarding(&mut self, down: IfIndex) {
         self.routes.retain(|(index, _), _| *index != down);
         self.neighbours.retain(|(index, _), _| *index != down);

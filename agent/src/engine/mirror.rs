@@ -111,8 +111,9 @@ impl Mirror {
                         .remove(&(address.index, address.address));
                 }
                 // The kernel drops an interface's routes with its last address, and tells of none of them.
-                if !self.addresses.iter().any(|a| a.index == address.index) {
+                if !self.has_address(address.index) {
                     self.default_routes.retain(|r| r.index != address.index);
+                    self.ours.forget_forwarding(address.index);
                 }
             }
             KernelEvent::RouteAdded(route) => self.take_route(route),
@@ -130,6 +131,13 @@ impl Mirror {
             }
         }
         host
+    }
+
+    fn has_address(&self, index: IfIndex) -> bool {
+        let others = self.addresses.iter().filter(|address| !address.ours);
+        let others = others.map(|address| address.index);
+        let ours = self.ours.addresses.iter().map(|(on, _)| *on);
+        others.chain(ours).any(|on| on == index)
     }
 
     fn take_link(&mut self, index: IfIndex, link: Link) {
@@ -470,5 +478,29 @@ mod tests {
         assert_eq!(mirror.reconcile(&wanted, now).len(), 1);
         mirror.take(KernelEvent::Link(WIRED, link(false)));
         assert_eq!(mirror.reconcile(&wanted, now).len(), 2);
+    }
+
+    #[test]
+    fn routes_are_gone_with_the_last_address_of_their_interface() {
+        let now = crate::engine::test_clock();
+        let mut wanted = wanted();
+        wanted.up.insert(WIRED);
+        wanted.routes.insert((WIRED, HOST), Some(HOST));
+        wanted.neighbours.insert((WIRED, HOST), MacAddr::zero());
+        let address = |last, ours| Address {
+            index: WIRED,
+            address: Ipv4Addr::new(10, 0, 0, last),
+            prefix: 32,
+            ours,
+        };
+        let mut mirror = mirror();
+        assert_eq!(mirror.reconcile(&wanted, now).len(), 3);
+        for address in [address(7, true), address(8, false)] {
+            mirror.take(KernelEvent::AddressAdded(address));
+        }
+        mirror.take(KernelEvent::AddressRemoved(address(8, false)));
+        assert_eq!(mirror.reconcile(&wanted, now), []);
+        mirror.take(KernelEvent::AddressRemoved(address(7, true)));
+        assert_eq!(mirror.reconcile(&wanted, now).len(), 3);
     }
 }

@@ -1,15 +1,18 @@
 //! The kernel as the engine's changes and the story's events leave it, kept apart from what the engine believes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use crate::addr::{IfIndex, Side};
 use crate::engine::kernel_state::Ours;
-use crate::engine::{Action, KernelEvent, KernelState};
+use crate::engine::{Action, Address, KernelEvent, KernelState};
 
 /// What of the kernel's state is the engine's doing.
 #[derive(Debug, Default)]
 pub(crate) struct Kernel {
     pub(crate) ours: Ours,
+    /// Interfaces' addresses that are not: the kernel drops what it forwards with the last of any.
+    others: BTreeSet<(IfIndex, Ipv4Addr, u8)>,
     /// Open packet sockets.
     pub(crate) ports: BTreeMap<Side, IfIndex>,
     /// Whether a change was ever refused: from then on, what is wanted may come late.
@@ -42,14 +45,25 @@ impl Kernel {
             KernelEvent::LinkGone(index) => {
                 self.drop_forwarding(*index);
                 self.ours.addresses.retain(|(on, _)| on != index);
+                self.others.retain(|(on, ..)| on != index);
                 self.ours
                     .sysctls
                     .retain(|sysctl, _| sysctl.index != Some(*index));
             }
+            KernelEvent::AddressAdded(address) if !address.ours => {
+                self.others.insert(key(address));
+            }
             KernelEvent::AddressRemoved(address) => {
-                self.ours
-                    .addresses
-                    .remove(&(address.index, address.address));
+                let index = address.index;
+                self.others.remove(&key(address));
+                if address.prefix == 32 {
+                    self.ours.addresses.remove(&(index, address.address));
+                }
+                let others = self.others.iter().map(|(on, ..)| on);
+                let ours = self.ours.addresses.iter().map(|(on, _)| on);
+                if !others.chain(ours).any(|on| *on == index) {
+                    self.drop_forwarding(index);
+                }
             }
             KernelEvent::RouteRemoved(route) => {
                 self.ours.routes.remove(&(route.index, route.destination.0));
@@ -72,13 +86,15 @@ impl Kernel {
         let ours = state.addresses.iter().filter(|address| address.ours);
         let ours = ours.map(|address| (address.index, address.address));
         self.ours.addresses.extend(ours);
+        let others = state.addresses.iter().filter(|address| !address.ours);
+        self.others = others.map(key).collect();
         let neighbours = state.neighbours.iter();
         self.ours
             .neighbours
             .extend(neighbours.map(|(key, mac)| (*key, *mac)));
     }
 
-    /// What the kernel drops without a word when an interface is set down.
+    /// What the kernel drops without a word when an interface is set down, or loses its last address.
     fn drop_forwarding(&mut self, down: IfIndex) {
         self.ours.routes.retain(|(index, _), _| *index != down);
         self.ours.neighbours.retain(|(index, _), _| *index != down);
@@ -94,4 +110,8 @@ impl Kernel {
         assert_eq!(self.ours.neighbours, wanted.neighbours, "neighbours");
         assert_eq!(self.ours.sysctls, wanted.sysctls, "sysctls");
     }
+}
+
+fn key(address: &Address) -> (IfIndex, Ipv4Addr, u8) {
+    (address.index, address.address, address.prefix)
 }

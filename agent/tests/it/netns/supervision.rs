@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use super::in_namespace;
-use super::rig::{PRINTER, ROUTER, eventually, ip, sysctls};
+use super::rig::{PRINTER, ROUTER, eventually, ip, network_state, sysctls};
 
 #[test]
 fn the_cable_is_pulled_and_put_back() {
@@ -130,6 +130,26 @@ fn the_uplinks_address_changes() {
             rig.router.pings(PRINTER)
         });
         eventually("the client reaches the router", || rig.client.pings(ROUTER));
+    });
+}
+
+#[test]
+fn hosts_are_reached_again_after_all_addresses_of_the_wire_were_flushed() {
+    in_namespace(|rig| {
+        rig.make_client_a_printer();
+        let before = network_state();
+        let agent = rig.start_bridging();
+        eventually("the router reaches the printer", || {
+            rig.router.pings(PRINTER)
+        });
+        ip("addr flush dev down0");
+        eventually("the printer's route and neighbour are there again", || {
+            ip("-4 route show dev down0").contains(PRINTER)
+                && ip("-4 neigh show dev down0").contains("PERMANENT")
+        });
+        eventually("the printer is reached again", || rig.router.pings(PRINTER));
+        assert_eq!(agent.terminate(), Some(0));
+        assert_eq!(network_state(), before);
     });
 }
 
