@@ -83,7 +83,8 @@ fn any_event() -> impl Strategy<Value = Told> {
                 4 => KernelEvent::AddressRemoved(address(UPLINK, 2 + last % 2, 24)),
                 5 => KernelEvent::AddressRemoved(address(WIRED, 2, 32)),
                 6 => KernelEvent::NeighbourRemoved(WIRED, ip),
-                _ if up => KernelEvent::RouteAdded(route(UPLINK, last)),
+                _ if up && carrier => KernelEvent::RouteAdded(route(UPLINK, last)),
+                _ if up => KernelEvent::RouteReplaced(route(UPLINK, last)),
                 _ => KernelEvent::RouteRemoved(route(UPLINK, last)),
             })
         },

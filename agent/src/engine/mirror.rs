@@ -69,7 +69,9 @@ impl Mirror {
     /// Takes one notification. Returns the host it is about, if it is about our route or neighbour of one.
     pub(crate) fn take(&mut self, event: KernelEvent) -> Option<Ipv4Addr> {
         let host = match event {
-            KernelEvent::RouteAdded(route) | KernelEvent::RouteRemoved(route) => {
+            KernelEvent::RouteAdded(route)
+            | KernelEvent::RouteReplaced(route)
+            | KernelEvent::RouteRemoved(route) => {
                 let is_host = route.ours && route.destination.1 == 32;
                 is_host.then_some(route.destination.0)
             }
@@ -117,6 +119,12 @@ impl Mirror {
                 }
             }
             KernelEvent::RouteAdded(route) => self.take_route(route),
+            KernelEvent::RouteReplaced(route) => {
+                if route.destination.1 == 0 {
+                    self.drop_replaced(&route);
+                }
+                self.take_route(route);
+            }
             KernelEvent::RouteRemoved(route) => {
                 self.default_routes.remove(&route);
                 if route.ours && route.destination.1 == 32 {
@@ -159,9 +167,19 @@ impl Mirror {
                 .entry((route.index, destination))
                 .or_default();
         } else if prefix == 0 {
-            // A route that replaces another is all that is told of the other's end.
-            self.default_routes.retain(|r| r.metric != route.metric);
             self.default_routes.insert(route);
+        }
+    }
+
+    /// Drops the default route that another took the place of. Where interfaces have one of the same metric each, that of the same
+    /// interface is taken for it: whoever manages an interface replaces what it set there itself.
+    fn drop_replaced(&mut self, by: &Route) {
+        let alike = |route: &Route| route.metric == by.metric;
+        let own = |route: &Route| alike(route) && route.index == by.index;
+        if self.default_routes.iter().any(own) {
+            self.default_routes.retain(|route| !own(route));
+        } else {
+            self.default_routes.retain(|route| !alike(route));
         }
     }
 
@@ -502,5 +520,38 @@ mod tests {
         assert_eq!(mirror.reconcile(&wanted, now), []);
         mirror.take(KernelEvent::AddressRemoved(address(7, true)));
         assert_eq!(mirror.reconcile(&wanted, now).len(), 3);
+    }
+
+    #[test]
+    fn default_routes_of_one_metric_are_beside_each_other_until_one_replaces_another() {
+        const UPLINK: IfIndex = IfIndex(2);
+        let route = |index, last| Route {
+            index,
+            destination: (Ipv4Addr::UNSPECIFIED, 0),
+            metric: 1024,
+            gateway: Some(Ipv4Addr::new(10, 0, 0, last)),
+            ours: false,
+        };
+        let gateways = |mirror: &Mirror| {
+            [UPLINK, WIRED].map(|index| {
+                let last = mirror.gateways(index).map(|ip| ip.octets()[3]);
+                last.collect::<Vec<_>>()
+            })
+        };
+        let state = KernelState {
+            routes: [route(UPLINK, 1), route(WIRED, 2)].into(),
+            ..KernelState::default()
+        };
+        let mut mirror = Mirror::default();
+        mirror.load(state);
+        assert_eq!(gateways(&mirror), [vec![1], vec![2]]);
+        mirror.take(KernelEvent::RouteRemoved(route(WIRED, 2)));
+        mirror.take(KernelEvent::RouteAdded(route(WIRED, 3)));
+        assert_eq!(gateways(&mirror), [vec![1], vec![3]]);
+        mirror.take(KernelEvent::RouteReplaced(route(WIRED, 4)));
+        assert_eq!(gateways(&mirror), [vec![1], vec![4]]);
+        mirror.take(KernelEvent::RouteRemoved(route(WIRED, 4)));
+        mirror.take(KernelEvent::RouteReplaced(route(WIRED, 5)));
+        assert_eq!(gateways(&mirror), [vec![], vec![5]]);
     }
 }

@@ -203,6 +203,8 @@ pub enum KernelEvent {
     AddressRemoved(Address),
     /// A route was added.
     RouteAdded(Route),
+    /// A route took the place of another of its destination and metric, of whose end nothing else is told.
+    RouteReplaced(Route),
     /// A route was removed.
     RouteRemoved(Route),
     /// A neighbour entry of ours was set.

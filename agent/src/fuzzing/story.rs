@@ -221,7 +221,8 @@ impl Story<'_> {
             4 => KernelEvent::AddressRemoved(address(UPLINK, 2 + last % 3, 24)),
             5 => KernelEvent::AddressRemoved(address(WIRED, 2 + last % 3, 32)),
             6 => KernelEvent::NeighbourRemoved(WIRED, any_address(last)),
-            _ if up => KernelEvent::RouteAdded(route(UPLINK, 1 + last % 8)),
+            _ if up && carrier => KernelEvent::RouteAdded(route(UPLINK, 1 + last % 8)),
+            _ if up => KernelEvent::RouteReplaced(route(UPLINK, 1 + last % 8)),
             _ => KernelEvent::RouteRemoved(route(UPLINK, 1 + last % 8)),
         })
     }

@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use rtnetlink::packet_core::NLM_F_REPLACE;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressProtocol,
 };
@@ -24,8 +25,8 @@ use crate::engine::{Address, KernelEvent, Link, Route};
 /// Our protocol number. Free in the registry of rtnetlink.h (the highest taken one is 192) and in iproute2's rt_protos.
 pub(crate) const PROTOCOL: u8 = 0xfb;
 
-/// Decodes a notification; `None` if it is about something the engine is not to see.
-pub(crate) fn decode_event(message: &RouteNetlinkMessage) -> Option<KernelEvent> {
+/// Decodes a notification and the flags of its header; `None` if it is about something the engine is not to see.
+pub(crate) fn decode_event(message: &RouteNetlinkMessage, flags: u16) -> Option<KernelEvent> {
     match message {
         RouteNetlinkMessage::NewLink(link) => {
             decode_link(link).map(|(index, link)| KernelEvent::Link(index, link))
@@ -38,6 +39,9 @@ pub(crate) fn decode_event(message: &RouteNetlinkMessage) -> Option<KernelEvent>
         }
         RouteNetlinkMessage::DelAddress(address) => {
             decode_address(address).map(KernelEvent::AddressRemoved)
+        }
+        RouteNetlinkMessage::NewRoute(route) if flags & NLM_F_REPLACE != 0 => {
+            decode_route(route).map(KernelEvent::RouteReplaced)
         }
         RouteNetlinkMessage::NewRoute(route) => decode_route(route).map(KernelEvent::RouteAdded),
         RouteNetlinkMessage::DelRoute(route) => decode_route(route).map(KernelEvent::RouteRemoved),
@@ -345,13 +349,13 @@ mod tests {
         let mut failed = encode_neighbour(IfIndex(3), HOST, Some(MAC));
         failed.header.state = NeighbourState::Failed;
         assert_eq!(
-            decode_event(&RouteNetlinkMessage::NewNeighbour(failed)),
+            decode_event(&RouteNetlinkMessage::NewNeighbour(failed), 0),
             Some(KernelEvent::NeighbourRemoved(IfIndex(3), HOST))
         );
         let mut foreign = encode_neighbour(IfIndex(3), HOST, Some(MAC));
         foreign.attributes.pop();
         assert_eq!(
-            decode_event(&RouteNetlinkMessage::NewNeighbour(foreign)),
+            decode_event(&RouteNetlinkMessage::NewNeighbour(foreign), 0),
             None
         );
     }
@@ -365,12 +369,12 @@ mod tests {
             .push(LinkAttribute::IfName("eth0".to_owned()));
         message.header.interface_family = AddressFamily::Bridge;
         assert_eq!(
-            decode_event(&RouteNetlinkMessage::DelLink(message.clone())),
+            decode_event(&RouteNetlinkMessage::DelLink(message.clone()), 0),
             None
         );
         message.header.interface_family = AddressFamily::Unspec;
         assert_eq!(
-            decode_event(&RouteNetlinkMessage::DelLink(message)),
+            decode_event(&RouteNetlinkMessage::DelLink(message), 0),
             Some(KernelEvent::LinkGone(IfIndex(3)))
         );
     }

@@ -167,8 +167,8 @@ pub(crate) fn decode_datagram(mut bytes: &[u8]) -> Vec<KernelEvent> {
         };
         match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
             Ok(message) => {
-                if let NetlinkPayload::InnerMessage(message) = &message.payload {
-                    events.extend(decode_event(message));
+                if let NetlinkPayload::InnerMessage(inner) = &message.payload {
+                    events.extend(decode_event(inner, message.header.flags));
                 }
             }
             Err(error) => debug!(%error, "a notification could not be read"),

@@ -74,6 +74,7 @@ impl Kernel {
             KernelEvent::Link(..)
             | KernelEvent::AddressAdded(_)
             | KernelEvent::RouteAdded(_)
+            | KernelEvent::RouteReplaced(_)
             | KernelEvent::NeighbourSet(..) => {}
         }
     }

@@ -215,6 +215,7 @@ impl Names {
                 };
                 match removed {
                     true => KernelEvent::RouteRemoved(route),
+                    false if words.last() == Some(&"replaces") => KernelEvent::RouteReplaced(route),
                     false => KernelEvent::RouteAdded(route),
                 }
             }
