@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 use crate::addr::{IfIndex, MacAddr};
 
 use super::kernel_state::{Ours, diff};
@@ -41,33 +43,33 @@ struct Retry {
 
 impl Mirror {
     /// Takes a dump as the truth. What netlink does not report (held sysctls, the routes' sources) stays as it was believed.
-    pub(crate) fn load(&mut self, state: KernelState) {
+    pub(crate) fn load(&mut self, state: KernelState, now: Instant) {
         let before = std::mem::take(self);
         self.refused = before.refused;
         self.ours.sysctls = before.ours.sysctls;
         for (index, link) in state.links {
-            self.take(KernelEvent::Link(index, link));
+            self.take(KernelEvent::Link(index, link), now);
         }
         let links = &self.links;
         self.ours
             .sysctls
             .retain(|sysctl, _| sysctl.index.is_none_or(|index| links.contains_key(&index)));
         for address in state.addresses {
-            self.take(KernelEvent::AddressAdded(address));
+            self.take(KernelEvent::AddressAdded(address), now);
         }
         for route in state.routes {
-            self.take(KernelEvent::RouteAdded(route));
+            self.take(KernelEvent::RouteAdded(route), now);
         }
         for (key, source) in &mut self.ours.routes {
             *source = before.ours.routes.get(key).copied().flatten();
         }
         for ((index, host), mac) in state.neighbours {
-            self.take(KernelEvent::NeighbourSet(index, host, mac));
+            self.take(KernelEvent::NeighbourSet(index, host, mac), now);
         }
     }
 
     /// Takes one notification. Returns the host it is about, if it is about our route or neighbour of one.
-    pub(crate) fn take(&mut self, event: KernelEvent) -> Option<Ipv4Addr> {
+    pub(crate) fn take(&mut self, event: KernelEvent, now: Instant) -> Option<Ipv4Addr> {
         let host = match event {
             KernelEvent::RouteAdded(route)
             | KernelEvent::RouteReplaced(route)
@@ -75,9 +77,9 @@ impl Mirror {
                 let is_host = route.ours && route.destination.1 == 32;
                 is_host.then_some(route.destination.0)
             }
-            KernelEvent::NeighbourSet(_, host, _) | KernelEvent::NeighbourRemoved(_, host) => {
-                Some(host)
-            }
+            KernelEvent::HostRouteDisplaced(host)
+            | KernelEvent::NeighbourSet(_, host, _)
+            | KernelEvent::NeighbourRemoved(_, host) => Some(host),
             KernelEvent::Link(..)
             | KernelEvent::LinkGone(_)
             | KernelEvent::AddressAdded(_)
@@ -125,6 +127,7 @@ impl Mirror {
                 }
                 self.take_route(route);
             }
+            KernelEvent::HostRouteDisplaced(host) => self.lose_route(host, now),
             KernelEvent::RouteRemoved(route) => {
                 self.default_routes.remove(&route);
                 if route.ours && route.destination.1 == 32 {
@@ -183,6 +186,28 @@ impl Mirror {
         }
     }
 
+    /// Takes note that our route to a host made room for somebody else's. It is put back as if it had been refused, so that two who
+    /// want different routes do not replace each other's without a pause.
+    fn lose_route(&mut self, host: Ipv4Addr, now: Instant) {
+        let ours = self.ours.routes.iter();
+        let lost: Vec<_> = ours
+            .filter(|((_, to), _)| *to == host)
+            .map(|(&(index, _), &source)| (index, source))
+            .collect();
+        for (index, source) in lost {
+            warn!(%host, "somebody else's route took the place of ours");
+            self.ours.routes.remove(&(index, host));
+            if let Some(source) = source {
+                let change = Change::AddRoute {
+                    index,
+                    host,
+                    source,
+                };
+                self.wait(change, now);
+            }
+        }
+    }
+
     /// Returns the gateway of the interface's default route of the lowest metric.
     pub(crate) fn gateway(&self, index: IfIndex) -> Option<Ipv4Addr> {
         self.gateways(index).next()
@@ -220,6 +245,12 @@ impl Mirror {
             return false;
         }
         self.ours.undo(&change);
+        self.wait(change, now);
+        true
+    }
+
+    /// Has a change wait, longer each time.
+    fn wait(&mut self, change: Change, now: Instant) {
         let wait = self
             .refused
             .get(&change)
@@ -231,7 +262,6 @@ impl Mirror {
             waiting: true,
         };
         self.refused.insert(change, retry);
-        true
     }
 
     /// Returns the changes to make, and takes them as made. What was refused lately waits, for as long as it is wanted.
@@ -360,7 +390,8 @@ mod tests {
 
     fn mirror() -> Mirror {
         let mut mirror = Mirror::default();
-        mirror.take(KernelEvent::Link(WIRED, link(true)));
+        let now = crate::engine::test_clock();
+        mirror.take(KernelEvent::Link(WIRED, link(true)), now);
         mirror
     }
 
@@ -465,7 +496,7 @@ mod tests {
             if late_removal {
                 change = mirror.reconcile(&Ours::default(), now).remove(0);
             }
-            mirror.take(KernelEvent::LinkGone(WIRED));
+            mirror.take(KernelEvent::LinkGone(WIRED), now);
             assert!(!mirror.refuse(change, 1, now));
             assert_eq!(mirror.reconcile(&Ours::default(), now), []);
             assert_eq!((mirror.next_deadline(), mirror.refused()), (None, 0));
@@ -494,7 +525,7 @@ mod tests {
         wanted.routes.insert((WIRED, HOST), Some(HOST));
         let mut mirror = mirror();
         assert_eq!(mirror.reconcile(&wanted, now).len(), 1);
-        mirror.take(KernelEvent::Link(WIRED, link(false)));
+        mirror.take(KernelEvent::Link(WIRED, link(false)), now);
         assert_eq!(mirror.reconcile(&wanted, now).len(), 2);
     }
 
@@ -514,11 +545,11 @@ mod tests {
         let mut mirror = mirror();
         assert_eq!(mirror.reconcile(&wanted, now).len(), 3);
         for address in [address(7, true), address(8, false)] {
-            mirror.take(KernelEvent::AddressAdded(address));
+            mirror.take(KernelEvent::AddressAdded(address), now);
         }
-        mirror.take(KernelEvent::AddressRemoved(address(8, false)));
+        mirror.take(KernelEvent::AddressRemoved(address(8, false)), now);
         assert_eq!(mirror.reconcile(&wanted, now), []);
-        mirror.take(KernelEvent::AddressRemoved(address(7, true)));
+        mirror.take(KernelEvent::AddressRemoved(address(7, true)), now);
         assert_eq!(mirror.reconcile(&wanted, now).len(), 3);
     }
 
@@ -542,16 +573,43 @@ mod tests {
             routes: [route(UPLINK, 1), route(WIRED, 2)].into(),
             ..KernelState::default()
         };
+        let now = crate::engine::test_clock();
         let mut mirror = Mirror::default();
-        mirror.load(state);
+        mirror.load(state, now);
         assert_eq!(gateways(&mirror), [vec![1], vec![2]]);
-        mirror.take(KernelEvent::RouteRemoved(route(WIRED, 2)));
-        mirror.take(KernelEvent::RouteAdded(route(WIRED, 3)));
+        mirror.take(KernelEvent::RouteRemoved(route(WIRED, 2)), now);
+        mirror.take(KernelEvent::RouteAdded(route(WIRED, 3)), now);
         assert_eq!(gateways(&mirror), [vec![1], vec![3]]);
-        mirror.take(KernelEvent::RouteReplaced(route(WIRED, 4)));
+        mirror.take(KernelEvent::RouteReplaced(route(WIRED, 4)), now);
         assert_eq!(gateways(&mirror), [vec![1], vec![4]]);
-        mirror.take(KernelEvent::RouteRemoved(route(WIRED, 4)));
-        mirror.take(KernelEvent::RouteReplaced(route(WIRED, 5)));
+        mirror.take(KernelEvent::RouteRemoved(route(WIRED, 4)), now);
+        mirror.take(KernelEvent::RouteReplaced(route(WIRED, 5)), now);
         assert_eq!(gateways(&mirror), [vec![], vec![5]]);
+    }
+
+    #[test]
+    fn a_route_that_made_room_for_anothers_is_put_back_after_a_while() {
+        let mut now = crate::engine::test_clock();
+        let mut wanted = Ours::default();
+        wanted.routes.insert((WIRED, HOST), Some(HOST));
+        let host = BTreeSet::from([HOST]);
+        let mut mirror = mirror();
+        let displaced = KernelEvent::HostRouteDisplaced(HOST);
+        assert_eq!(mirror.take(displaced.clone(), now), Some(HOST));
+        assert_eq!((mirror.next_deadline(), mirror.refused()), (None, 0));
+        assert_eq!(mirror.reconcile_hosts(&host, &wanted, now).len(), 1);
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            mirror.take(displaced.clone(), now);
+            assert_eq!(mirror.reconcile_hosts(&host, &wanted, now), []);
+            let due = mirror.next_deadline().unwrap();
+            waits.push((due - now).as_millis());
+            now = due;
+            assert_eq!(mirror.reconcile(&wanted, now).len(), 1);
+        }
+        assert_eq!(
+            waits,
+            [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]
+        );
     }
 }

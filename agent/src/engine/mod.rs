@@ -224,11 +224,11 @@ impl Engine {
         };
         match input {
             Input::KernelDump(state) => {
-                self.mirror.load(state);
+                self.mirror.load(state, now);
                 self.supervise(now, BridgeState::Bridging, actions, &mut frames);
             }
             Input::Kernel(event) => {
-                touched = self.mirror.take(event);
+                touched = self.mirror.take(event, now);
                 whole = touched.is_none();
                 if whole {
                     self.supervise(now, BridgeState::Bridging, actions, &mut frames);

@@ -207,6 +207,8 @@ pub enum KernelEvent {
     RouteReplaced(Route),
     /// A route was removed.
     RouteRemoved(Route),
+    /// Somebody else's route took the place of whatever route to this host there was, of whose end nothing else is told.
+    HostRouteDisplaced(Ipv4Addr),
     /// A neighbour entry of ours was set.
     NeighbourSet(IfIndex, Ipv4Addr, MacAddr),
     /// A neighbour entry of ours was removed.

@@ -41,7 +41,8 @@ pub(crate) fn decode_event(message: &RouteNetlinkMessage, flags: u16) -> Option<
             decode_address(address).map(KernelEvent::AddressRemoved)
         }
         RouteNetlinkMessage::NewRoute(route) if flags & NLM_F_REPLACE != 0 => {
-            decode_route(route).map(KernelEvent::RouteReplaced)
+            let replaced = decode_route(route).map(KernelEvent::RouteReplaced);
+            replaced.or_else(|| decode_displacement(route).map(KernelEvent::HostRouteDisplaced))
         }
         RouteNetlinkMessage::NewRoute(route) => decode_route(route).map(KernelEvent::RouteAdded),
         RouteNetlinkMessage::DelRoute(route) => decode_route(route).map(KernelEvent::RouteRemoved),
@@ -143,6 +144,28 @@ pub(crate) fn decode_route(message: &RouteMessage) -> Option<Route> {
         gateway,
         ours,
     })
+}
+
+/// Decodes the host to which somebody else's route, of whatever type, took the place of one: of the main table and the metric that
+/// ours have.
+fn decode_displacement(message: &RouteMessage) -> Option<Ipv4Addr> {
+    let header = &message.header;
+    let mut table = u32::from(header.table);
+    let mut metric = 0;
+    let mut host = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(id) => table = *id,
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => host = Some(*address),
+            _ => {}
+        }
+    }
+    let like_ours = header.destination_prefix_length == 32
+        && header.tos == 0
+        && metric == 0
+        && table == u32::from(RouteHeader::RT_TABLE_MAIN);
+    host.filter(|_| like_ours)
 }
 
 /// Decodes an IPv4 neighbour of ours; no hardware address if the entry is of no use, whatever it still carries.
@@ -377,5 +400,23 @@ mod tests {
             decode_event(&RouteNetlinkMessage::DelLink(message), 0),
             Some(KernelEvent::LinkGone(IfIndex(3)))
         );
+    }
+
+    #[test]
+    fn anothers_route_that_replaces_one_to_a_host_displaces_it() {
+        let mut message = encode_route(IfIndex(3), HOST, None);
+        message.header.protocol = RouteProtocol::Boot;
+        message.header.kind = RouteType::BlackHole;
+        message.attributes.truncate(1);
+        let told = |message: &RouteMessage, flags| {
+            decode_event(&RouteNetlinkMessage::NewRoute(message.clone()), flags)
+        };
+        let displaced = Some(KernelEvent::HostRouteDisplaced(HOST));
+        assert_eq!(told(&message, NLM_F_REPLACE), displaced);
+        assert_eq!(told(&message, 0), None);
+        message.attributes.push(RouteAttribute::Priority(1));
+        assert_eq!(told(&message, NLM_F_REPLACE), None);
+        message.attributes[1] = RouteAttribute::Table(1000);
+        assert_eq!(told(&message, NLM_F_REPLACE), None);
     }
 }

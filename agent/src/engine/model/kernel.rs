@@ -65,6 +65,12 @@ impl Kernel {
                     self.drop_forwarding(index);
                 }
             }
+            KernelEvent::HostRouteDisplaced(host) => {
+                let before = self.ours.routes.len();
+                self.ours.routes.retain(|(_, to), _| to != host);
+                // It is put back later, as what was refused is.
+                self.refused |= self.ours.routes.len() < before;
+            }
             KernelEvent::RouteRemoved(route) => {
                 self.ours.routes.remove(&(route.index, route.destination.0));
             }

@@ -154,6 +154,31 @@ fn hosts_are_reached_again_after_all_addresses_of_the_wire_were_flushed() {
 }
 
 #[test]
+fn somebody_elses_route_takes_no_host_away_for_good() {
+    in_namespace(|rig| {
+        rig.make_client_a_printer();
+        let before = network_state();
+        let agent = rig.start_bridging();
+        eventually("the router reaches the printer", || {
+            rig.router.pings(PRINTER)
+        });
+        let others = [
+            format!("{PRINTER}/32 dev up0"),
+            format!("blackhole {PRINTER}/32"),
+        ];
+        for other in others {
+            ip(&format!("route replace {other}"));
+            eventually("the printer's route is there again", || {
+                ip("-4 route show dev down0").contains(PRINTER)
+            });
+            eventually("the printer is reached again", || rig.router.pings(PRINTER));
+        }
+        assert_eq!(agent.terminate(), Some(0));
+        assert_eq!(network_state(), before);
+    });
+}
+
+#[test]
 fn a_taken_port_67_is_reported_until_it_is_free() {
     in_namespace(|rig| {
         let other = UdpSocket::bind("0.0.0.0:67").unwrap();

@@ -181,6 +181,9 @@ impl Names {
             ["no", ..] => (true, &words[1..]),
             _ => (false, &words[..]),
         };
+        if let ["displaced", host] = words {
+            return KernelEvent::HostRouteDisplaced(parse(host));
+        }
         let index = IfIndex(parse(words[1]));
         let ours = words.last() == Some(&"ours");
         match (words[0], removed) {
