@@ -289,13 +289,14 @@ impl Mirror {
         concerned: impl Fn(&Change) -> bool,
         now: Instant,
     ) -> Vec<Change> {
+        let wanted: BTreeSet<&Change> = changes.iter().collect();
         // A retry that succeeded is remembered for a while, so that a change refused again soon does not start over.
         self.refused.retain(|change, retry| {
             if !concerned(change) {
                 return true;
             }
             retry.waiting &= retry.at > now;
-            changes.contains(change) || (!retry.waiting && retry.at + LONGEST_RETRY > now)
+            wanted.contains(change) || (!retry.waiting && retry.at + LONGEST_RETRY > now)
         });
         changes.retain(|change| self.refused.get(change).is_none_or(|retry| !retry.waiting));
         for change in &changes {
@@ -355,7 +356,7 @@ fn interface(change: &Change) -> Option<IfIndex> {
 }
 
 /// Returns the host that a change is about, if it is about the route to one or the neighbour.
-fn host(change: &Change) -> Option<Ipv4Addr> {
+pub(super) fn host(change: &Change) -> Option<Ipv4Addr> {
     match *change {
         Change::AddRoute { host, .. }
         | Change::RemoveRoute { host, .. }

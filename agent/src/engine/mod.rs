@@ -93,7 +93,7 @@ mod starvation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use tracing::{debug, info, trace, warn};
+use tracing::{info, trace, warn};
 
 use crate::addr::{IfIndex, Side};
 use crate::wire::{self, arp, ethernet, udp};
@@ -238,7 +238,8 @@ impl Engine {
                 self.supervise(now, BridgeState::Stopping, actions, &mut frames);
             }
             Input::Refused { change, errno } => {
-                debug!(?change, errno, "a change was not made");
+                touched = mirror::host(&change);
+                whole = touched.is_none();
                 self.note_refusal(&change);
                 if self.mirror.refuse(change.clone(), errno, now) {
                     warn!(?change, errno, "the kernel refused a change");
