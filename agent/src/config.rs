@@ -3,6 +3,8 @@
 //! `RawConfig` mirrors the file and is private; everybody else sees `Config`, whose values were checked once, here. An unknown
 //! key is refused, with the nearest known one suggested. The keys are documented on the fields of the raw types.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -13,6 +15,7 @@ use crate::engine::{
     DhcpMode, DhcpSettings, DiscoverySettings, Recovery, Settings, WifiSettings, WiredSettings,
 };
 use crate::hint::Hinted;
+use crate::plain_file::{read_bounded, read_plain_file};
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +126,8 @@ const KEYS: [(&str, &[&str]); 5] = [
     ("wired", &["bounce"]),
     ("wifi", &["power-save", "recovery"]),
 ];
+/// Longest configuration file, in bytes: far more than all keys and much comment need.
+const LONGEST_FILE: usize = 64 << 10;
 /// Longest circuit id: with its headers far from the 255 bytes that an option can hold.
 const LONGEST_CIRCUIT_ID: usize = 64;
 
@@ -218,24 +223,48 @@ impl ConfigError {
     }
 }
 
-/// Reads the configuration file, if one is named, and lets the command line override it.
+/// Reads the configuration file, if one is named, and lets the command line override it. It has to be a regular file: whoever
+/// runs does not wait for it.
 pub fn load_config(path: Option<&Path>, overrides: Overrides) -> anyhow::Result<Config> {
     let (text, context) = match path {
-        Some(path) => {
-            let reading = format!("while reading {}", path.display());
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| {
-                    Hinted::new(
-                        error.to_string(),
-                        "does the file exist, and may this user read it?",
-                    )
-                })
-                .context(reading.clone())?;
-            (text, reading)
-        }
+        Some(path) => (
+            text_of(read_plain_file(path, LONGEST_FILE), path)?,
+            reading(path),
+        ),
         None => (String::new(), "while reading the command line".to_owned()),
     };
-    parse_config(&text, overrides)
+    take_config(&text, overrides, context)
+}
+
+/// Reads a configuration file, or what comes through a pipe, to the end.
+pub fn check_config(path: &Path) -> anyhow::Result<Config> {
+    let read = File::open(path).and_then(|file| read_bounded(file, LONGEST_FILE));
+    take_config(&text_of(read, path)?, Overrides::default(), reading(path))
+}
+
+fn text_of(read: io::Result<Vec<u8>>, path: &Path) -> anyhow::Result<String> {
+    let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+    text.map_err(|error| Hinted::new(error.to_string(), reading_hint(error.kind())))
+        .with_context(|| reading(path))
+}
+
+fn reading(path: &Path) -> String {
+    format!("while reading {}", path.display())
+}
+
+fn reading_hint(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::InvalidInput => {
+            "name the configuration file itself: no directory, pipe or device"
+        }
+        io::ErrorKind::FileTooLarge => "is this the configuration file? It has a few lines",
+        io::ErrorKind::Other => "is this the configuration file? It is text in UTF-8",
+        _ => "does the file exist, and may this user read it?",
+    }
+}
+
+fn take_config(text: &str, overrides: Overrides, context: String) -> anyhow::Result<Config> {
+    parse_config(text, overrides)
         .map_err(|error| Hinted::new(error.to_string(), error.hint()))
         .context(context)
 }

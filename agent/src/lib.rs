@@ -17,6 +17,7 @@ pub mod shell;
 
 pub mod config;
 pub mod hint;
+mod plain_file;
 
 pub mod command;
 

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use crate::config::{Overrides, load_config};
+use crate::config::check_config;
 
 /// Check a configuration file without starting anything
 #[derive(Debug, clap::Args)]
@@ -15,7 +15,7 @@ pub struct Args {
 
 /// Checks the file and says which interfaces it joins.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let config = load_config(Some(&args.config), Overrides::default())?;
+    let config = check_config(&args.config)?;
     let (uplink, downlink) = (&config.settings.uplink, &config.settings.downlink);
     writeln!(
         std::io::stdout(),

@@ -105,8 +105,12 @@ impl EventLoop {
             Notifications::subscribe().context("while subscribing to netlink notifications")?;
         let netlink = Netlink::open().context("while opening a netlink socket")?;
         let ledger = run_dir.ledger();
-        let ledger =
-            Ledger::load(&ledger).with_context(|| format!("while reading {}", ledger.display()))?;
+        let ledger = Ledger::load(&ledger).with_context(|| {
+            Hinted::new(
+                format!("while reading {}", ledger.display()),
+                "remove it if it is not the agent's, or give another --run-dir DIR",
+            )
+        })?;
         let socket = run_dir.status_socket();
         let status = StatusServer::listen(&socket)
             .with_context(|| format!("while listening on {}", socket.display()))?;

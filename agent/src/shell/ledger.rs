@@ -13,6 +13,10 @@ use tracing::warn;
 
 use crate::addr::IfIndex;
 use crate::engine::Sysctl;
+use crate::plain_file::read_plain_file;
+
+/// Longest ledger, in bytes: thousands of entries, of which a bridge has a score.
+const LONGEST_FILE: usize = 1 << 20;
 
 /// What is held, with the values that were there before.
 #[derive(Debug)]
@@ -87,7 +91,7 @@ impl Ledger {
     }
 
     pub(super) fn load_for(path: &Path, boot: &str, namespace: &str) -> io::Result<Ledger> {
-        let bytes = match fs::read(path) {
+        let bytes = match read_plain_file(path, LONGEST_FILE) {
             Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
@@ -225,5 +229,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("ledger.json"), "{\"boot\":").unwrap();
         assert_eq!(load(&dir, "boot").entries(), []);
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_ledger() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.json");
+        fs::create_dir(&path).unwrap();
+        let error = Ledger::load_for(&path, "boot", "net:[1]").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -1,7 +1,8 @@
 //! What the program says to a person, and its exit codes: 0, 1 for a failure, 2 for a command line nobody can follow.
 
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use expect_test::{Expect, expect};
 
@@ -55,6 +56,52 @@ fn check_says_whether_a_file_is_good() {
             error: while reading none.toml: No such file or directory (os error 2)
 
             hint: does the file exist, and may this user read it?
+        "#]],
+    );
+}
+
+#[test]
+fn check_reads_what_comes_through_a_pipe() {
+    let mut check = Command::new(env!("CARGO_BIN_EXE_footbridge"))
+        .args(["check", "--config", "/dev/stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = check.stdin.take().unwrap();
+    let text = b"uplink = \"wlan0\"\ndownlink = \"eth0\"\n";
+    stdin.write_all(text).unwrap();
+    drop(stdin);
+    let output = check.wait_with_output().unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "/dev/stdin: good: joins eth0 to the network of wlan0\n"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_the_configuration_is_not_read_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let huge = std::fs::File::create(dir.path().join("huge.toml")).unwrap();
+    huge.set_len(1 << 30).unwrap();
+    check(
+        dir.path(),
+        &["check", "--config", "huge.toml"],
+        expect![[r#"
+            1
+            error: while reading huge.toml: it is longer than 64 KiB
+
+            hint: is this the configuration file? It has a few lines
+        "#]],
+    );
+    check(
+        dir.path(),
+        &["run", "--run-dir", "run", "--config", "/dev/zero"],
+        expect![[r#"
+            1
+            error: while reading /dev/zero: it is not a regular file
+
+            hint: name the configuration file itself: no directory, pipe or device
         "#]],
     );
 }

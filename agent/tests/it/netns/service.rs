@@ -111,6 +111,16 @@ fn sighup_reads_the_configuration_again_or_leaves_all_as_it_was() {
         assert!(text.contains("did you mean `downlink`?"), "{text}");
         assert_eq!(rig.status().unwrap()["downlink"]["name"], "nowhere0");
 
+        // Nobody writes into this pipe, and the agent does not wait for it.
+        fs::remove_file(&file).unwrap();
+        let made = Command::new("mkfifo").arg(&file).status();
+        assert!(made.unwrap().success());
+        agent.signal("HUP");
+        await_messages(&manager, &["RELOADING=1\nMONOTONIC_USEC=", "READY=1"]);
+        let text = fs::read_to_string(&log).unwrap();
+        assert!(text.contains("it is not a regular file"), "{text}");
+
+        fs::remove_file(&file).unwrap();
         fs::write(&file, "uplink = \"up0\"\ndownlink = \"down0\"\n").unwrap();
         agent.signal("HUP");
         rig.await_state("bridging");
