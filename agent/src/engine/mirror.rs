@@ -327,7 +327,7 @@ impl Mirror {
 
 /// Returns whether an error means that things are as the change wants them: an addition of what is there, a removal of what
 /// is not.
-fn is_done_already(change: &Change, errno: i32) -> bool {
+pub(crate) fn is_done_already(change: &Change, errno: i32) -> bool {
     match change {
         Change::AddAddress { .. } | Change::AddRoute { .. } | Change::SetNeighbour { .. } => {
             errno == ALREADY_THERE

@@ -115,6 +115,8 @@ use secrets::Secrets;
 use stale_address::StaleAddress;
 use turn::{Counters, Turn};
 
+pub(crate) use mirror::is_done_already;
+
 pub use dhcp_crossing::Way;
 pub use doctor::Problem;
 pub use radio::{

@@ -39,7 +39,7 @@ use super::status::StatusServer;
 use super::world::World;
 use crate::addr::Side;
 use crate::config::ConfigSource;
-use crate::engine::{Action, Engine, Input, KernelEvent, RANDOM_BYTES};
+use crate::engine::{Action, Change, Engine, Input, KernelEvent, RANDOM_BYTES, is_done_already};
 use crate::hint::{self, Hinted};
 
 /// Frames or netlink datagrams taken from one source in a turn.
@@ -61,7 +61,7 @@ pub async fn run(source: ConfigSource, run_dir: &RunDir) -> anyhow::Result<()> {
         // The reason goes out before the tear-down, which may have troubles of its own.
         error!("stopping: {error:#}");
     }
-    let given_back = event_loop.give_back(&mut signals).await;
+    let given_back = event_loop.give_back().await;
     served.and(given_back)
 }
 
@@ -141,10 +141,10 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Has the engine give everything back, and then what an earlier process left; a second signal cuts the engine short.
-    async fn give_back(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
+    /// Has the engine give everything back, and then what an earlier process left.
+    async fn give_back(&mut self) -> anyhow::Result<()> {
         service::tell_stopping();
-        let emptied = match tokio::time::timeout(STOP_PATIENCE, self.empty(signals)).await {
+        let emptied = match tokio::time::timeout(STOP_PATIENCE, self.empty()).await {
             Ok(emptied) => emptied,
             Err(_) => Err(anyhow::anyhow!(
                 "not everything was given back within {STOP_PATIENCE:?}"
@@ -155,23 +155,30 @@ impl EventLoop {
         emptied.and(released)
     }
 
-    async fn empty(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
-        self.tell(Input::Stop, Instant::now()).await?;
-        while !self.world.is_finished() {
-            if self.turn(signals).await? {
-                anyhow::bail!("told to stop twice, so not everything was given back");
-            }
+    async fn empty(&mut self) -> anyhow::Result<()> {
+        let now = Instant::now();
+        self.tell_refusals(now).await?;
+        self.tell(Input::Stop, now).await?;
+        let kept = kept(self.world.take_refusals());
+        for (change, errno) in &kept {
+            warn!(?change, errno, "not given back");
         }
-        self.world.settle_radio().await
+        let settled = self.world.settle_radio().await;
+        if kept.is_empty() {
+            return settled;
+        }
+        Err(Hinted::new(
+            format!("the kernel refused to take {} changes back", kept.len()),
+            "the log names them; the agent's next run takes them back, and so does a reboot",
+        )
+        .into())
     }
 
     /// Waits for something to happen and deals with it. Returns whether the end was asked for.
     async fn turn(&mut self, signals: &mut Signals) -> anyhow::Result<bool> {
         let wake = self.wait(signals).await.context("while waiting")?;
         let now = Instant::now();
-        for (change, errno) in self.world.take_refusals() {
-            self.tell(Input::Refused { change, errno }, now).await?;
-        }
+        self.tell_refusals(now).await?;
         match wake {
             Wake::Netlink(first) => self.take_notifications(first, now).await?,
             Wake::Frames(side) => self.take_frames(side, now).await?,
@@ -373,6 +380,13 @@ impl EventLoop {
         Ok(())
     }
 
+    async fn tell_refusals(&mut self, now: Instant) -> anyhow::Result<()> {
+        for (change, errno) in self.world.take_refusals() {
+            self.tell(Input::Refused { change, errno }, now).await?;
+        }
+        Ok(())
+    }
+
     async fn tell(&mut self, input: Input<'_>, now: Instant) -> anyhow::Result<()> {
         self.engine.handle(input, now, &mut self.actions);
         self.perform().await
@@ -384,6 +398,23 @@ impl EventLoop {
         }
         Ok(())
     }
+}
+
+/// Returns what of the refusals at the end leaves something of ours behind. What is in the ledger is tried again after this.
+fn kept(mut refusals: Vec<(Change, i32)>) -> Vec<(Change, i32)> {
+    refusals.retain(|(change, errno)| match change {
+        Change::RemoveAddress { .. }
+        | Change::RemoveRoute { .. }
+        | Change::RemoveNeighbour { .. } => !is_done_already(change, *errno),
+        Change::SetUp(_)
+        | Change::SetDown(_)
+        | Change::HoldSysctl { .. }
+        | Change::ReleaseSysctl { .. }
+        | Change::AddAddress { .. }
+        | Change::AddRoute { .. }
+        | Change::SetNeighbour { .. } => false,
+    });
+    refusals
 }
 
 fn radio_paths(run_dir: &RunDir) -> radio::Paths {
@@ -429,4 +460,25 @@ fn random_bytes() -> anyhow::Result<[u8; RANDOM_BYTES]> {
         .and_then(|mut file| file.read_exact(&mut bytes))
         .context("while reading /dev/urandom")?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::addr::IfIndex;
+
+    #[test]
+    fn what_is_gone_or_in_the_ledger_is_not_kept() {
+        let index = IfIndex(3);
+        let host = Ipv4Addr::new(10, 0, 0, 7);
+        let route = Change::RemoveRoute { index, host };
+        let refusals = vec![
+            (route.clone(), libc::ESRCH),
+            (route.clone(), libc::EPERM),
+            (Change::SetDown(index), libc::EPERM),
+        ];
+        assert_eq!(kept(refusals), [(route, libc::EPERM)]);
+    }
 }

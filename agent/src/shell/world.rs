@@ -35,7 +35,6 @@ pub(crate) struct World {
     uplink: Option<PacketSocket>,
     traffic: Traffic,
     refusals: Vec<(Change, i32)>,
-    finished: bool,
 }
 
 /// What can be waited for: the packet sockets of both sides, the traffic and the radio.
@@ -58,7 +57,6 @@ impl World {
             uplink: None,
             traffic: Traffic::default(),
             refusals: Vec::new(),
-            finished: false,
         }
     }
 
@@ -103,11 +101,6 @@ impl World {
     /// Takes what the kernel refused, with its error numbers.
     pub(crate) fn take_refusals(&mut self) -> Vec<(Change, i32)> {
         std::mem::take(&mut self.refusals)
-    }
-
-    /// Whether the engine gave everything back.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.finished
     }
 
     /// Sets up what a killed process had set down for a moment. The engine would take it for an interface that was down before.
@@ -174,7 +167,7 @@ impl World {
             Action::Apply(change) => return self.apply(change).await,
             Action::Radio(action) => return self.ask_radio(action).await,
             Action::StateChanged { from: _, to } => service::tell_state(to),
-            Action::Finished => self.finished = true,
+            Action::Finished => debug!("the engine has nothing left to do"),
         }
         Ok(())
     }
