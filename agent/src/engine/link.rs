@@ -10,6 +10,8 @@
 //!        |  +------- uplink lost ---------+       +--- cable out ---+-|--|---- two ------+ |
 //!        +------------------------- uplink lost ----------------------+--+-----------------+
 //!
+//! Where several conditions change at once, the states between are passed over: WaitingForUplink leads to Bridging or Loop when
+//! the cable is in, WaitingForCable to Loop when both ports are on one segment.
 //! While it is not known whether the ports are on one segment, the state stays. Stop leads from every state to Stopping, and
 //! nothing leads out of it.
 //! ```

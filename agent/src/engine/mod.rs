@@ -198,8 +198,8 @@ impl Engine {
         }
     }
 
-    /// Takes one input and appends what is to be done, in the order in which it must be done: ports, then the kernel's state,
-    /// then frames.
+    /// Takes one input and appends what is to be done, in the order in which it must be done: ports and the state that people see,
+    /// then the kernel's state, then frames, and the end last. What is asked of the radio comes anywhere before the frames.
     pub fn handle(&mut self, input: Input<'_>, now: Instant, actions: &mut Vec<Action>) {
         if self.finished {
             return;

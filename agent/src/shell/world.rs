@@ -296,7 +296,7 @@ impl World {
         }
     }
 
-    /// Has something done to the radio, after writing down what is set for a while. What cannot be given back is not set.
+    /// Has something done to the radio, after writing down what was there before, where that is known.
     async fn ask_radio(&mut self, action: RadioAction) -> anyhow::Result<()> {
         let previous = match action {
             RadioAction::SetPowerSave { index, .. } => {
