@@ -163,9 +163,9 @@ impl EventLoop {
         for (change, errno) in &kept {
             warn!(?change, errno, "not given back");
         }
-        let settled = self.world.settle_radio().await;
+        self.world.settle_radio().await;
         if kept.is_empty() {
-            return settled;
+            return Ok(());
         }
         Err(Hinted::new(
             format!("the kernel refused to take {} changes back", kept.len()),
@@ -308,7 +308,7 @@ impl EventLoop {
     }
 
     async fn take_radio(&mut self, now: Instant) -> anyhow::Result<()> {
-        for event in self.world.take_radio()? {
+        for event in self.world.take_radio() {
             debug!(?event, "radio");
             self.tell(Input::Radio(event), now).await?;
         }

@@ -124,8 +124,9 @@ impl Ledger {
         if self.previous(&held).is_some() {
             return Ok(());
         }
-        self.document.entries.push(Entry { held, previous });
-        self.save()
+        let mut entries = self.document.entries.clone();
+        entries.push(Entry { held, previous });
+        self.replace(entries)
     }
 
     /// Forgets something that has been set to what was there before; anything else set is still held.
@@ -138,8 +139,19 @@ impl Ledger {
 
     /// Forgets something that was given back.
     pub(crate) fn forget(&mut self, held: &Held) -> io::Result<()> {
-        self.document.entries.retain(|entry| entry.held != *held);
-        self.save()
+        let mut entries = self.document.entries.clone();
+        entries.retain(|entry| entry.held != *held);
+        self.replace(entries)
+    }
+
+    /// Has other entries from here on, unless they cannot be written down.
+    fn replace(&mut self, entries: Vec<Entry>) -> io::Result<()> {
+        let before = std::mem::replace(&mut self.document.entries, entries);
+        let saved = self.save();
+        if saved.is_err() {
+            self.document.entries = before;
+        }
+        saved
     }
 
     /// Writes a new file and renames it over the old one: a kill leaves one or the other, whole.
@@ -238,5 +250,27 @@ mod tests {
         fs::create_dir(&path).unwrap();
         let error = Ledger::load_for(&path, "boot", "net:[1]").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_did_not_happen() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = load(&dir, "boot");
+        ledger.remember(UP, 1).unwrap();
+        ledger.remember(POWER_SAVE, 1).unwrap();
+        // In place of a full file system: no file can be made there.
+        let obstacle = dir.path().join("ledger.json.new");
+        fs::create_dir(&obstacle).unwrap();
+        let sysctl = Held::Sysctl {
+            index: None,
+            setting: "arp_ignore".to_owned(),
+        };
+        assert!(ledger.remember(sysctl.clone(), 0).is_err());
+        assert_eq!(ledger.previous(&sysctl), None);
+        assert!(ledger.note(&UP, 1).is_err());
+        assert_eq!(ledger.previous(&UP), Some(1));
+        fs::remove_dir(obstacle).unwrap();
+        ledger.note(&UP, 1).unwrap();
+        assert_eq!(load(&dir, "boot").entries().len(), 1);
     }
 }

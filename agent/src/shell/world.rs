@@ -125,11 +125,7 @@ impl World {
             result = result.and(self.give_back(&entry, &names).await);
         }
         let settled = tokio::time::timeout(RADIO_PATIENCE, self.settle_radio()).await;
-        result.and(
-            settled
-                .context("the radio did not take back what it had")
-                .flatten(),
-        )
+        result.and(settled.context("the radio did not take back what it had"))
     }
 
     async fn names(&self) -> anyhow::Result<BTreeMap<IfIndex, String>> {
@@ -138,16 +134,16 @@ impl World {
     }
 
     /// Takes the news from the radio.
-    pub(crate) fn take_radio(&mut self) -> anyhow::Result<Vec<RadioEvent>> {
+    pub(crate) fn take_radio(&mut self) -> Vec<RadioEvent> {
         let news = self.radio.take();
-        self.note_radio()?;
-        Ok(news)
+        self.note_radio();
+        news
     }
 
     /// Waits until everything that was to be set of the radio is.
-    pub(crate) async fn settle_radio(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn settle_radio(&mut self) {
         self.radio.settle().await;
-        self.note_radio()
+        self.note_radio();
     }
 
     /// Performs one action.
@@ -291,7 +287,10 @@ impl World {
             return Ok(Some(errno));
         }
         match errno_of_netlink(self.netlink.apply(change).await)? {
-            None => errno_of_file(self.ledger.note(&held, value)),
+            None => {
+                self.note(&held, value);
+                Ok(None)
+            }
             refused @ Some(_) => Ok(refused),
         }
     }
@@ -322,11 +321,17 @@ impl World {
         Ok(())
     }
 
-    fn note_radio(&mut self) -> anyhow::Result<()> {
+    fn note_radio(&mut self) {
         for (held, value) in self.radio.take_set() {
-            self.ledger.note(&held, value)?;
+            self.note(&held, value);
         }
-        Ok(())
+    }
+
+    /// Notes what was set. An entry too many is given back once more at the end, which does no harm.
+    fn note(&mut self, held: &Held, value: i64) {
+        if let Err(error) = self.ledger.note(held, value) {
+            warn!(?held, %error, "what was given back could not be written down");
+        }
     }
 
     async fn give_back(
