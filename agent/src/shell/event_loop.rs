@@ -112,8 +112,12 @@ impl EventLoop {
             )
         })?;
         let socket = run_dir.status_socket();
-        let status = StatusServer::listen(&socket)
-            .with_context(|| format!("while listening on {}", socket.display()))?;
+        let status = StatusServer::listen(&socket).with_context(|| {
+            Hinted::new(
+                format!("while listening on {}", socket.display()),
+                "remove what is there if it is not the agent's, or give another --run-dir DIR",
+            )
+        })?;
         Ok(EventLoop {
             source,
             engine: Engine::new(config.settings, random_bytes()?),

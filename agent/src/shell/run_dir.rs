@@ -1,6 +1,7 @@
 //! The run directory: the lock that keeps a second agent out, and the paths of the files kept there.
 
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -32,11 +33,12 @@ impl RunDir {
             )
         })?;
         let lock_path = path.join("lock");
-        // Opened without truncation: the file is nothing but a name to lock.
+        // Opened without truncation: the file is nothing but a name to lock. A link at the name leads to somebody else's.
         let lock = File::options()
             .create(true)
             .truncate(false)
             .write(true)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&lock_path)
             .with_context(|| format!("while opening {}", lock_path.display()))?;
         match lock.try_lock() {
@@ -71,5 +73,19 @@ impl RunDir {
     /// Returns the path of a file with a name.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_at_the_locks_name_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        std::os::unix::fs::symlink(&elsewhere, dir.path().join("lock")).unwrap();
+        RunDir::hold(dir.path()).unwrap_err();
+        assert!(!elsewhere.exists());
     }
 }
