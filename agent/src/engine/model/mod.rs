@@ -229,6 +229,7 @@ impl Model {
     fn handle(&mut self, input: Input<'_>) -> Vec<Action> {
         let mut actions = Vec::new();
         let network = self.engine.network.number;
+        let before = self.engine.bridge.map(|bridge| bridge.address);
         self.engine.handle(input, self.now, &mut actions);
         if network != self.engine.network.number {
             self.witness.forget();
@@ -241,7 +242,7 @@ impl Model {
                 self.last_change = Some(change.clone());
             }
         }
-        self.check_sent(&actions);
+        self.check_sent(&actions, before);
         self.note_questions(&actions);
         actions
     }
@@ -285,15 +286,15 @@ impl Model {
         }
     }
 
-    /// Checks every ARP packet that is sent.
-    fn check_sent(&self, actions: &[Action]) {
+    /// Checks every ARP packet that is sent; `before` is the address we had when the turn began, which may end the bridge.
+    fn check_sent(&self, actions: &[Action], before: Option<Ipv4Addr>) {
         for action in actions {
             let Action::Send { side, frame } = action else {
                 continue;
             };
             match arp_of(frame) {
                 Some(arp) if arp.operation == Operation::Request => {
-                    self.check_request(*side, &arp);
+                    self.check_request(*side, &arp, before);
                 }
                 Some(arp) => self.check_reply(*side, &arp),
                 None => self.check_bearings(*side, frame),
@@ -302,10 +303,10 @@ impl Model {
     }
 
     /// A4, A6: we ask in our own name or nobody's, and announce only who answered us on the other side.
-    fn check_request(&self, side: Side, arp: &Arp) {
-        let ours = self.engine.bridge.map(|bridge| bridge.address);
+    fn check_request(&self, side: Side, arp: &Arp, before: Option<Ipv4Addr>) {
+        let ours = [before, self.engine.bridge.map(|bridge| bridge.address)];
         let announced = arp.spa == arp.tpa && self.witness.proves(arp.spa, side.other(), self.now);
-        let own_name = arp.spa.is_unspecified() || Some(arp.spa) == ours;
+        let own_name = arp.spa.is_unspecified() || ours.contains(&Some(arp.spa));
         assert!(own_name || announced, "{arp:?} on {side}: A4, A6");
     }
 
