@@ -26,7 +26,7 @@ pub fn end() {
     // Whose parent ends first becomes a child of this process, not of process 1. Older kernels do without.
     let _ = set_child_subreaper(Some(getpid()));
     for request in 0..=REQUESTS {
-        let living = living(&processes(), std::process::id());
+        let living = of(std::process::id());
         if living.is_empty() {
             return;
         }
@@ -42,6 +42,11 @@ pub fn end() {
         // Of a descendant that is no child, nobody tells that it ended.
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Returns a process's descendants that have not ended.
+pub fn of(ancestor: u32) -> Vec<u32> {
+    living(&processes(), ancestor)
 }
 
 fn to_pid(process: u32) -> Option<Pid> {

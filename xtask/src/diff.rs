@@ -64,7 +64,8 @@ fn same_bytes(before: &Path, after: &Path) -> Result<bool> {
     }
 }
 
-fn as_text(difference: &Difference) -> String {
+/// Returns what differs as text for people.
+pub fn as_text(difference: &Difference) -> String {
     let Difference {
         partitions,
         packages,

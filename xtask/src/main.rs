@@ -55,7 +55,7 @@ enum Command {
     E2e(e2e::Args),
     /// Cut an emulated board's power again and again, and see it come back
     PowerCuts(power_cuts::Args),
-    /// Measure the agent beside what it replaces
+    /// Measure the agent, or the image builder, beside what it replaces
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Feed the agent's decoders and its engine with mutated input

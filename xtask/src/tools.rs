@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use xshell::{Shell, cmd};
 
 use crate::start_policy::{START_POLICY, StartPolicy};
+use crate::usage::Failure;
 
 /// A program, and the Debian package that has it.
 struct Tool {
@@ -132,6 +133,42 @@ const PEERS: &[Tool] = &[
     },
 ];
 
+/// What people make images with by hand, beside what the tests need.
+const RECIPE: &[Tool] = &[
+    Tool {
+        program: "mmdebstrap",
+        package: "mmdebstrap",
+    },
+    Tool {
+        program: "mksquashfs",
+        package: "squashfs-tools",
+    },
+    Tool {
+        program: "mcopy",
+        package: "mtools",
+    },
+    Tool {
+        program: "sfdisk",
+        package: "fdisk",
+    },
+    Tool {
+        program: "depmod",
+        package: "kmod",
+    },
+    Tool {
+        program: "cpio",
+        package: "cpio",
+    },
+    Tool {
+        program: "zstd",
+        package: "zstd",
+    },
+    Tool {
+        program: "xz",
+        package: "xz-utils",
+    },
+];
+
 /// Returns whether a check that cannot run is a failure.
 pub fn require_all() -> bool {
     std::env::var_os("REQUIRE_ALL").is_some_and(|value| value == "1")
@@ -148,15 +185,36 @@ pub fn find(program: &str) -> Option<PathBuf> {
 
 /// Makes the programs the tests need available, or says what is missing.
 pub fn provide(shell: &Shell) -> Result<()> {
-    let missing = missing();
-    if missing.is_empty() {
+    let wanted: Vec<&Tool> = TOOLS.iter().chain(PEERS).collect();
+    let Some(advice) = install(shell, &wanted, "the tests")? else {
         return Ok(());
+    };
+    if require_all() {
+        bail!("{advice}");
     }
-    let programs: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
+    eprintln!("{advice}\nThe checks that need them will say SKIPPED.");
+    Ok(())
+}
+
+/// Makes the programs available that people make images with by hand.
+pub fn provide_recipe(shell: &Shell) -> Result<()> {
+    let wanted: Vec<&Tool> = RECIPE.iter().collect();
+    match install(shell, &wanted, "the recipe")? {
+        None => Ok(()),
+        Some(advice) => Err(Failure::new("the recipe cannot be measured", advice).into()),
+    }
+}
+
+/// Installs what is missing, where that is possible; returns what to do about what still is.
+fn install(shell: &Shell, wanted: &[&Tool], purpose: &str) -> Result<Option<String>> {
+    let missing = missing(wanted);
+    if missing.is_empty() {
+        return Ok(None);
+    }
     let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
     if is_root()? && Path::new("/usr/bin/apt-get").exists() {
         eprintln!(
-            "Installing Debian packages for the tests: {}",
+            "Installing Debian packages for {purpose}: {}",
             packages.join(" ")
         );
         let shell_environment = shell.push_env("DEBIAN_FRONTEND", "noninteractive");
@@ -170,37 +228,34 @@ pub fn provide(shell: &Shell) -> Result<()> {
         if policy.is_some() {
             eprintln!("Until then {START_POLICY} keeps them from starting anything.");
         }
-        let wanted = &packages;
         cmd!(
             shell,
-            "apt-get install -y -q --no-install-recommends {wanted...}"
+            "apt-get install -y -q --no-install-recommends {packages...}"
         )
         .quiet()
         .ignore_stdout()
         .run()
-        .context("while installing packages for the tests")?;
+        .with_context(|| format!("while installing packages for {purpose}"))?;
         drop(policy);
         drop(shell_environment);
     }
-    let still: Vec<&str> = self::missing().iter().map(|tool| tool.program).collect();
-    if still.is_empty() {
-        return Ok(());
-    }
-    let advice = format!(
-        "missing programs: {}; on Debian: apt-get install {}",
-        programs.join(" "),
-        packages.join(" ")
-    );
-    if require_all() {
-        bail!("{advice}");
-    }
-    eprintln!("{advice}\nThe checks that need them will say SKIPPED.");
-    Ok(())
+    let missing = self::missing(wanted);
+    let list = |part: fn(&Tool) -> &str| {
+        let parts: Vec<&str> = missing.iter().map(|tool| part(tool)).collect();
+        parts.join(" ")
+    };
+    Ok((!missing.is_empty()).then(|| {
+        format!(
+            "missing programs: {}; on Debian: apt-get install {}",
+            list(|tool| tool.program),
+            list(|tool| tool.package)
+        )
+    }))
 }
 
-fn missing() -> Vec<&'static Tool> {
-    let tools = TOOLS.iter().chain(PEERS);
-    tools.filter(|tool| find(tool.program).is_none()).collect()
+fn missing<'a>(wanted: &[&'a Tool]) -> Vec<&'a Tool> {
+    let wanted = wanted.iter().copied();
+    wanted.filter(|tool| find(tool.program).is_none()).collect()
 }
 
 fn is_root() -> Result<bool> {

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use self::block_map::block_map;
 pub use self::draft::Draft;
-pub use self::format::{ImageFormat, ParseFormatError};
+pub use self::format::{ImageFormat, ParseFormatError, XZ_PRESET, ZSTD_LEVEL};
 use self::format::{pack, packing_threads};
 use crate::make::fat::{FatError, FatLabel, FatOptions, write_fat32};
 use crate::mbr::SECTOR_SIZE;

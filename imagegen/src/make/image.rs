@@ -23,7 +23,7 @@ use crate::resolve::Resolution;
 use crate::tree::{Node, Tree, TreeError};
 
 /// Name of the boot partition, which people see when they put the card into a computer.
-const BOOT_LABEL: &str = "FOOTBRIDGE";
+pub const BOOT_LABEL: &str = "FOOTBRIDGE";
 
 /// Room on the boot partition for a person's files and for a kernel that grows.
 const BOOT_SLACK: u64 = 16 << 20;

@@ -13,10 +13,10 @@ use liblzma::write::XzEncoder;
 
 /// Most of an image is a root that is compressed already; what is left to gain is in kernel and firmware. A pi3 image of 92 MB becomes 33.4
 /// MB at level 12, 33.0 MB at 16 and 31.7 MB at 19, which takes 25 s on two processors.
-const ZSTD_LEVEL: i32 = 19;
+pub const ZSTD_LEVEL: i32 = 19;
 
 /// The same image becomes 30.0 MB in 29 s. Higher presets only have larger windows.
-const XZ_PRESET: u32 = 6;
+pub const XZ_PRESET: u32 = 6;
 
 /// Two of the preset's windows: pieces as small as they can be for little loss, so that there is one for each processor.
 const XZ_PIECE: u64 = 16 << 20;

@@ -13,13 +13,6 @@ use crate::usage::Failure;
 use crate::workspace::Workspace;
 use crate::{agent, tools};
 
-/// What to measure.
-#[derive(clap::Subcommand)]
-pub enum Bench {
-    /// Measure parprouted with dhcp-helper, and the agent, in the same namespaces
-    Agent(Args),
-}
-
 /// How to measure.
 #[derive(clap::Args)]
 pub struct Args {
@@ -41,8 +34,7 @@ pub struct Args {
 const RECIPE: [&str; 2] = ["parprouted", "dhcp-helper"];
 
 /// Runs the bench; the table is on stdout.
-pub fn run(bench: &Bench) -> Result<()> {
-    let Bench::Agent(args) = bench;
+pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
     let shell = Shell::new()?;
     shell.change_dir(&workspace.root);

@@ -1,0 +1,23 @@
+//! `cargo xtask bench`: our products and what they replace, measured side by side. Each file is a bench.
+
+pub mod agent;
+pub mod image;
+
+use anyhow::Result;
+
+/// What to measure.
+#[derive(clap::Subcommand)]
+pub enum Bench {
+    /// Measure parprouted with dhcp-helper, and the agent, in the same namespaces
+    Agent(agent::Args),
+    /// Measure mmdebstrap with mksquashfs, mtools and sfdisk, and the image builder, on the same packages
+    Image(image::Args),
+}
+
+/// Runs the bench; the table is on stdout.
+pub fn run(bench: &Bench) -> Result<()> {
+    match bench {
+        Bench::Agent(args) => agent::run(args),
+        Bench::Image(args) => image::run(args),
+    }
+}
