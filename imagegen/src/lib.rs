@@ -8,6 +8,7 @@
 //! Nothing here prints, runs a program or needs root. `plan` does no I/O; the network is in `make::fetch` alone.
 
 pub mod board;
+pub mod card;
 pub mod credentials;
 mod deb822;
 pub mod device_tree;

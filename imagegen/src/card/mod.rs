@@ -1,0 +1,3 @@
+//! Putting a finished image on a card.
+
+pub mod block_map;
