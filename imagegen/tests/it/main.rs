@@ -6,6 +6,8 @@
 )]
 
 mod archive;
+mod card;
+mod card_disks;
 mod debs;
 mod diff;
 mod fetching;
