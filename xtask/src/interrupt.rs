@@ -18,11 +18,20 @@ const EXIT_CODE: i32 = 130;
 
 static UNFINISHED: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
-/// A file on its way to its destination, or something for the time being.
+/// What an interruption finds unfinished.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    partial: PathBuf,
-    destination: Option<PathBuf>,
+pub enum Entry {
+    /// A file on its way to its destination.
+    File {
+        /// Where it grows.
+        partial: PathBuf,
+        /// Where it will be.
+        destination: PathBuf,
+    },
+    /// Something for the time being.
+    Scratch(PathBuf),
+    /// Something that stays as it is and can be gone on with, in words.
+    Resumable(String),
 }
 
 /// Something that an interruption removes for as long as this value lives.
@@ -32,18 +41,20 @@ pub struct Unfinished(Entry);
 impl Unfinished {
     /// Names a file that will be moved to its destination when it is complete.
     pub fn file(partial: &Path, destination: &Path) -> Self {
-        Self::add(Entry {
+        Self::add(Entry::File {
             partial: partial.to_owned(),
-            destination: Some(destination.to_owned()),
+            destination: destination.to_owned(),
         })
     }
 
     /// Names a file or a folder that nobody needs once the program has ended.
     pub fn scratch(path: &Path) -> Self {
-        Self::add(Entry {
-            partial: path.to_owned(),
-            destination: None,
-        })
+        Self::add(Entry::Scratch(path.to_owned()))
+    }
+
+    /// Says what is left as it is, and how to go on with it.
+    pub fn resumable(what: String) -> Self {
+        Self::add(Entry::Resumable(what))
     }
 
     fn add(entry: Entry) -> Self {
@@ -78,20 +89,26 @@ pub fn watch() -> Result<()> {
 fn end(unfinished: &[Entry]) -> ! {
     descendants::end();
     let mut said = false;
-    for Entry {
-        partial,
-        destination,
-    } in unfinished
-    {
-        match destination {
-            // If it is not there it has its final name already.
-            Some(destination) if fs::remove_file(partial).is_ok() => {
-                eprintln!("\ninterrupted; {} was not written", destination.display());
+    for entry in unfinished {
+        match entry {
+            Entry::File {
+                partial,
+                destination,
+            } => {
+                // If it is not there it has its final name already.
+                if fs::remove_file(partial).is_ok() {
+                    eprintln!("\ninterrupted; {} was not written", destination.display());
+                    said = true;
+                }
+            }
+            // What is still being written there stays; it is in a folder for such things.
+            Entry::Scratch(path) => {
+                drop(fs::remove_dir_all(path).or_else(|_| fs::remove_file(path)));
+            }
+            Entry::Resumable(what) => {
+                eprintln!("\ninterrupted; {what}");
                 said = true;
             }
-            Some(_) => {}
-            // What is still being written there stays; it is in a folder for such things.
-            None => drop(fs::remove_dir_all(partial).or_else(|_| fs::remove_file(partial))),
         }
     }
     if !said {

@@ -6,6 +6,7 @@ mod boards;
 mod descendants;
 mod diff;
 mod e2e;
+mod flash;
 mod fuzz;
 mod guest;
 mod image;
@@ -47,6 +48,8 @@ enum Command {
     Agent(agent::Args),
     /// Boot an image in an emulator, the way the board's firmware would
     Qemu(qemu::Args),
+    /// Write an image to a card and read it back
+    Flash(flash::Args),
     /// Look through an image for what keeps a board from starting, or should never be on a card
     Verify(verify::Args),
     /// Show what two images differ in
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Boards(args) => boards::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Qemu(args) => qemu::run(&args),
+        Command::Flash(args) => flash::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::E2e(args) => e2e::run(&args),

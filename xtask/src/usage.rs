@@ -81,7 +81,7 @@ pub fn report_text(error: &anyhow::Error) -> String {
 }
 
 /// Names and answers of others are part of messages; what terminals take for commands is shown, not obeyed.
-fn without_controls(text: &str) -> String {
+pub fn without_controls(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
