@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: our products and what they replace, measured side by side. Each file is a bench.
 
 pub mod agent;
+pub mod flash;
 pub mod image;
 
 use anyhow::Result;
@@ -12,6 +13,8 @@ pub enum Bench {
     Agent(agent::Args),
     /// Measure mmdebstrap with mksquashfs, mtools and sfdisk, and the image builder, on the same packages
     Image(image::Args),
+    /// Write images with dd, with bmaptool and with `flash` to the same disk
+    Flash(flash::Args),
 }
 
 /// Runs the bench; the table is on stdout.
@@ -19,5 +22,6 @@ pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Agent(args) => agent::run(args),
         Bench::Image(args) => image::run(args),
+        Bench::Flash(args) => flash::run(args),
     }
 }
