@@ -528,11 +528,10 @@ fn an_image_goes_on_a_loop_device() {
 
     let node = device.node.to_str().unwrap();
     let mut partitions = device.partitions();
+    run(folder.path(), "blockdev", &["--rereadpt", node]);
+    assert_eq!(device.partitions(), partitions, "they had to be read again");
     if partitions.is_empty() {
-        // Either it was not read again, or this kernel cannot read one.
-        run(folder.path(), "blockdev", &["--rereadpt", node]);
-        assert_eq!(device.partitions(), [], "they had to be read again");
-        skip(test, "this kernel reads no partition tables");
+        // This kernel reads no partition tables, and is told of one.
         run(folder.path(), "addpart", &[node, "1", "8192", "131072"]);
         partitions = device.partitions();
     }
