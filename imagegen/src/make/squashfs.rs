@@ -1,14 +1,18 @@
 //! Writes a tree as a squashfs 4.0 image, the read-only root of the board.
 //!
 //! Compressed with zstd, which every kernel here has built in. No extended attributes, no device nodes. The same tree
-//! and options give the same bytes.
+//! and options give the same bytes, with any number of processors.
+
+mod blocks;
 
 use std::io::{self, Seek, Write};
 
 use backhand::compression::{CompressionOptions, Compressor, Zstd};
+use backhand::kind::Kind;
 use backhand::{BackhandError, FilesystemCompressor, FilesystemWriter, NodeHeader};
 use thiserror::Error;
 
+use self::blocks::{Lent, compress_blocks};
 use crate::tree::{Content, Node, Tree};
 
 /// Loop devices and card readers deal in pages, so the image is filled up to one.
@@ -76,6 +80,22 @@ pub fn write_squashfs(
     options: &SquashfsOptions,
     out: impl Write + Seek,
 ) -> Result<u64, SquashfsError> {
+    let mut writer = fill_writer(tree, options)?;
+    let compressor = compressor(options.zstd_level).map_err(SquashfsError::Make)?;
+    let blocks =
+        compress_blocks(tree, compressor, options.block_size).map_err(SquashfsError::Make)?;
+    let written = blocks.lend(|| writer.write(out));
+    let (_, written) = written.map_err(|err| match err {
+        BackhandError::StdIo(err) => SquashfsError::Write(err),
+        err => SquashfsError::Make(err),
+    })?;
+    Ok(written)
+}
+
+fn fill_writer<'a>(
+    tree: &'a Tree,
+    options: &SquashfsOptions,
+) -> Result<FilesystemWriter<'a, 'a, 'a>, SquashfsError> {
     let mut writer = empty_filesystem(options)?;
     for (path, node) in tree.iter() {
         push_node(&mut writer, path, node, options.time).map_err(|err| SquashfsError::Node {
@@ -83,11 +103,7 @@ pub fn write_squashfs(
             err,
         })?;
     }
-    let (_, written) = writer.write(out).map_err(|err| match err {
-        BackhandError::StdIo(err) => SquashfsError::Write(err),
-        err => SquashfsError::Make(err),
-    })?;
-    Ok(written)
+    Ok(writer)
 }
 
 fn empty_filesystem<'a>(
@@ -104,14 +120,9 @@ fn empty_filesystem<'a>(
     if !(1..=22).contains(&zstd_level) {
         return Err(SquashfsError::Level { level: zstd_level });
     }
-    let zstd = CompressionOptions::Zstd(Zstd {
-        compression_level: zstd_level,
-    });
-    let compressor =
-        FilesystemCompressor::new(Compressor::Zstd, Some(zstd)).map_err(SquashfsError::Make)?;
-
     let mut writer = FilesystemWriter::default();
-    writer.set_compressor(compressor);
+    writer.set_kind(Kind::new_v4(&Lent));
+    writer.set_compressor(compressor(zstd_level).map_err(SquashfsError::Make)?);
     writer.set_block_size(block_size);
     writer.set_time(time);
     writer.set_only_root_id();
@@ -120,6 +131,13 @@ fn empty_filesystem<'a>(
     writer.set_root_gid(0);
     writer.set_kib_padding(PAD_KIB);
     Ok(writer)
+}
+
+fn compressor(zstd_level: u32) -> Result<FilesystemCompressor, BackhandError> {
+    let options = CompressionOptions::Zstd(Zstd {
+        compression_level: zstd_level,
+    });
+    FilesystemCompressor::new(Compressor::Zstd, Some(options))
 }
 
 fn push_node<'a>(
