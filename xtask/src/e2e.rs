@@ -55,12 +55,13 @@ pub fn run(args: &Args) -> Result<()> {
         source: &args.source,
         output: &output,
         format: ImageFormat::Img,
+        agent: None,
     };
-    let (prepared, built) = image::build(&workspace, &job, &bars)?;
+    let outcome = image::build(&workspace, &job, &bars)?;
     let rig = Rig {
         board: &board,
-        prepared: &prepared,
-        kernel: &built.kernel,
+        prepared: &outcome.prepared,
+        kernel: &image::kernel(&workspace, &args.source, &outcome, &bars)?,
         networks: &networks,
         errand: Errand::Checks,
     };

@@ -1,16 +1,19 @@
 //! `cargo xtask image`: from a board and a network's name to a flashable file.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use imagegen::board::Board;
 use imagegen::credentials::Security;
 use imagegen::lock::Lock;
+use imagegen::make::cache::{CACHE_SIZE_MAX, SystemCache};
 use imagegen::make::disk::{Draft, ImageFormat};
-use imagegen::make::image::{Built, ImageInputs, make_image};
+use imagegen::make::image::{Built, Debs, ImageInputs, load_kernel, make_image, make_system};
+use imagegen::make::kernel::Kernel;
+use imagegen::make::system::{System, SystemKey};
 use imagegen::overlays::{Overlays, load_overlays};
 use imagegen::plan::{Plan, PlanInputs, features_of, plan};
 use imagegen::resolve::Resolution;
@@ -40,6 +43,9 @@ pub struct Args {
     /// What the file is: img, img.zst or img.xz (default: what its name says, or img)
     #[arg(long, value_name = "FORMAT")]
     format: Option<ImageFormat>,
+    /// The agent's program, where it was built before
+    #[arg(long, value_name = "FILE", hide = true)]
+    agent: Option<PathBuf>,
     #[command(flatten)]
     source: Source,
 }
@@ -83,9 +89,10 @@ pub fn run(args: &Args) -> Result<()> {
         source: &args.source,
         output: &output,
         format,
+        agent: args.agent.as_deref(),
     };
-    let (_, built) = build(&workspace, &job, &bars)?;
-    eprintln!("{}", summary(&built, begin.elapsed().as_secs_f64()));
+    let outcome = build(&workspace, &job, &bars)?;
+    eprintln!("{}", summary(&outcome, begin.elapsed().as_secs_f64()));
     println!("{}", output.display());
     Ok(())
 }
@@ -135,10 +142,22 @@ pub struct Job<'a> {
     pub output: &'a Path,
     /// What its file is.
     pub format: ImageFormat,
+    /// The agent's program; it is built where it is not given.
+    pub agent: Option<&'a Path>,
+}
+
+/// An image, and what it came of.
+pub struct Outcome {
+    /// What was known before.
+    pub prepared: Prepared,
+    /// The agent's program.
+    agent: Arc<[u8]>,
+    /// The image.
+    pub image: Built,
 }
 
 /// Plans and builds the image.
-pub fn build(workspace: &Workspace, job: &Job, bars: &Bars) -> Result<(Prepared, Built)> {
+pub fn build(workspace: &Workspace, job: &Job, bars: &Bars) -> Result<Outcome> {
     let draft = begin(job)?;
     let _unfinished: Vec<_> = draft
         .paths()
@@ -149,26 +168,64 @@ pub fn build(workspace: &Workspace, job: &Job, bars: &Bars) -> Result<(Prepared,
         })
         .collect();
     let prepared = prepare(workspace, job.board, job.site)?;
-    let debs = fetch(workspace, job.source, &prepared, bars)?;
-    let agent = agent::build(workspace, job.board, job.source, bars)?;
-    let agent = fs::read(&agent).with_context(|| format!("while reading {}", agent.display()))?;
-    let inputs = ImageInputs {
-        resolution: &prepared.resolution,
-        debs: &debs,
-        agent: agent.into(),
-        time: prepared.lock.time()?,
+    let agent = match job.agent {
+        Some(path) => path.to_owned(),
+        None => agent::build(workspace, job.board, job.source, bars)?,
     };
-    let built = make_image(&prepared.plan, &inputs, draft, bars)?;
-    Ok((prepared, built))
+    let agent = fs::read(&agent).with_context(|| format!("while reading {}", agent.display()))?;
+    let agent: Arc<[u8]> = agent.into();
+    let inputs = inputs(&prepared, &agent)?;
+    let system = system(workspace, job.source, &prepared, &inputs, bars)?;
+    let image = make_image(&prepared.plan, &system, inputs.time, draft, bars)?;
+    Ok(Outcome {
+        prepared,
+        agent,
+        image,
+    })
 }
 
-/// Fetches the packages; returns the path of each by its name.
-fn fetch(
+/// Returns the kernel of an image, which has modules that the image has not.
+pub fn kernel(
+    workspace: &Workspace,
+    source: &Source,
+    outcome: &Outcome,
+    bars: &Bars,
+) -> Result<Kernel> {
+    let prepared = &outcome.prepared;
+    let debs = fetch(workspace, source, prepared, bars)?;
+    let inputs = inputs(prepared, &outcome.agent)?;
+    Ok(load_kernel(&prepared.plan, &inputs, &debs)?)
+}
+
+fn inputs<'a>(prepared: &'a Prepared, agent: &Arc<[u8]>) -> Result<ImageInputs<'a>> {
+    Ok(ImageInputs {
+        resolution: &prepared.resolution,
+        agent: agent.clone(),
+        time: prepared.lock.time()?,
+    })
+}
+
+/// Takes what does not depend on the site from the cache, or makes it and keeps it there.
+fn system(
     workspace: &Workspace,
     source: &Source,
     prepared: &Prepared,
+    inputs: &ImageInputs,
     bars: &Bars,
-) -> Result<BTreeMap<String, PathBuf>> {
+) -> Result<System> {
+    let cache = SystemCache::new(&workspace.cache.join("systems"), CACHE_SIZE_MAX);
+    let key = SystemKey::of(&prepared.plan, inputs);
+    if let Some(system) = cache.load(key) {
+        return Ok(system);
+    }
+    let debs = fetch(workspace, source, prepared, bars)?;
+    let system = make_system(&prepared.plan, inputs, &debs, bars)?;
+    cache.keep(key, &system);
+    Ok(system)
+}
+
+/// Fetches the packages; returns the path of each by its name.
+fn fetch(workspace: &Workspace, source: &Source, prepared: &Prepared, bars: &Bars) -> Result<Debs> {
     let chosen = &prepared.resolution.packages;
     let packages: Vec<_> = chosen.values().collect();
     let fetcher = source.fetcher_for(workspace, &prepared.lock, bars)?;
@@ -227,7 +284,8 @@ fn check_output(output: &Path) -> Result<()> {
     }
 }
 
-fn summary(built: &Built, seconds: f64) -> String {
+fn summary(outcome: &Outcome, seconds: f64) -> String {
+    let built = &outcome.image;
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     format!(
         "image {}, of which root {}, initramfs {}, boot files {}; agent {}; {seconds:.1} s",
@@ -235,6 +293,6 @@ fn summary(built: &Built, seconds: f64) -> String {
         mib(built.root_size),
         mib(built.initramfs_size),
         mib(built.boot_size),
-        mib(built.agent_size),
+        mib(outcome.agent.len() as u64),
     )
 }

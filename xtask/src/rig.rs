@@ -152,10 +152,10 @@ fn programs(fetcher: &Fetcher, offer: &Offer, prepared: &Prepared) -> Result<Tre
 fn add_modules(tree: &mut Tree, kernel: &Kernel, names: &[&str]) -> Result<Vec<String>> {
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let mut paths = Vec::new();
-    for path in kernel.index.closure(&names)? {
+    for (path, bytes) in kernel.load_order(&names)? {
         let name = path.rsplit('/').next().unwrap_or(&path);
         let inside = format!("e2e/modules/{name}");
-        tree.insert(inside.clone(), Node::file(0o644, kernel.module(&path)?))?;
+        tree.insert(inside.clone(), Node::file(0o644, bytes))?;
         paths.push(format!("/{inside}"));
     }
     Ok(paths)

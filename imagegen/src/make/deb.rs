@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use liblzma::stream::{MtStreamBuilder, Stream};
 use tar::EntryType;
 
+use crate::make::parallel::processors;
 use crate::tree::{Content, Node, Tree, TreeError};
 
 /// The control part of a package.
@@ -79,6 +81,15 @@ const CONTROL_MAX: u64 = 64 << 20;
 /// Memory for an xz decoder: the dictionary of `xz -9` and some.
 const XZ_MEMORY_MAX: u64 = 256 << 20;
 
+/// Each thread holds a piece of a package, packed and unpacked; Debian's have up to 24 MiB.
+const XZ_THREADS_MAX: u32 = 4;
+
+/// The files of a package, decompressed and in no tree yet: the part of unpacking that takes long and needs nothing but the package.
+#[derive(Debug)]
+pub struct Files {
+    entries: Vec<Entry>,
+}
+
 /// Unpacks the files of a package. `limit` bounds the bytes of its data part ([`crate::index::Package::unpack_limit`]); `filter` is asked for
 /// every path (`usr/bin/x`, links followed) whether to take it.
 pub fn unpack_deb(
@@ -87,16 +98,33 @@ pub fn unpack_deb(
     tree: &mut Tree,
     filter: impl Fn(&str) -> bool,
 ) -> Result<(), DebError> {
+    read_files(deb, limit)?.place(tree, filter)
+}
+
+/// Decompresses the files of a package. `limit` bounds the bytes of its data part.
+pub fn read_files(deb: &[u8], limit: u64) -> Result<Files, DebError> {
     let parts = parse_outer(deb)?;
-    let mut unpacking = Unpacking {
-        tree,
-        filter,
-        seen: BTreeSet::new(),
-        files: BTreeMap::new(),
-        links: Vec::new(),
-    };
-    for_each_entry(&parts.data, limit, |entry| unpacking.take(entry))?;
-    unpacking.place_hard_links(&parts.data, limit)
+    let mut entries = Vec::new();
+    for_each_entry(&parts.data, limit, |entry| {
+        entries.push(entry);
+        Ok(())
+    })?;
+    Ok(Files { entries })
+}
+
+impl Files {
+    /// Puts the files into a tree; `filter` is asked for every path (`usr/bin/x`, links followed) whether to take it.
+    pub fn place(self, tree: &mut Tree, filter: impl Fn(&str) -> bool) -> Result<(), DebError> {
+        let mut placing = Placing {
+            tree,
+            filter,
+            files: BTreeMap::new(),
+            seen: BTreeSet::new(),
+        };
+        self.entries
+            .into_iter()
+            .try_for_each(|entry| placing.take(entry))
+    }
 }
 
 /// Reads the control part of a package.
@@ -196,6 +224,7 @@ fn take_member<'a>(rest: &mut &'a [u8]) -> Option<Part<'a>> {
 }
 
 /// An entry of a part's tar archive, with its path checked.
+#[derive(Debug)]
 struct Entry {
     /// Without a leading `./`; empty for the root.
     path: String,
@@ -204,7 +233,7 @@ struct Entry {
     uid: u32,
     gid: u32,
     target: String,
-    bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
 }
 
 /// Reads a part from its first to its last byte and hands out its entries.
@@ -230,10 +259,12 @@ fn for_each_entry(
     for entry in archive.entries().map_err(fault)? {
         let mut entry = entry.map_err(fault)?;
         let mut parsed = parse_entry(&entry, &fault)?;
-        entry.read_to_end(&mut parsed.bytes).map_err(fault)?;
-        if parsed.bytes.len() as u64 != entry.size() {
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).map_err(fault)?;
+        if bytes.len() as u64 != entry.size() {
             return Err(fault(io::ErrorKind::UnexpectedEof.into()));
         }
+        parsed.bytes = bytes.into();
         take(parsed)?;
     }
     // Reading on to the end lets the decompressor check its own sums.
@@ -243,14 +274,25 @@ fn for_each_entry(
 
 fn decoder<'a>(part: &Part<'a>) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match part.name.rsplit_once(".tar").map(|(_, end)| end) {
-        Some(".xz") => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_MAX, 0)?;
-            Box::new(liblzma::read::XzDecoder::new_stream(part.bytes, stream))
-        }
+        Some(".xz") => Box::new(liblzma::read::XzDecoder::new_stream(
+            part.bytes,
+            xz_stream()?,
+        )),
         Some(".zst") => Box::new(zstd::Decoder::with_buffer(part.bytes)?),
         Some("") => Box::new(part.bytes),
         _ => return Err(io::Error::other("its compression is not supported")),
     })
+}
+
+/// Large packages are compressed in pieces that several processors can work on; where that would take too much memory, one does.
+fn xz_stream() -> io::Result<Stream> {
+    let threads = u32::try_from(processors()).unwrap_or(u32::MAX);
+    let stream = MtStreamBuilder::new()
+        .threads(threads.min(XZ_THREADS_MAX))
+        .memlimit_threading(XZ_MEMORY_MAX)
+        .memlimit_stop(XZ_MEMORY_MAX)
+        .decoder()?;
+    Ok(stream)
 }
 
 /// Ends in an error of the kind `FileTooLarge` where [`Read::take`] would pretend the end of the file.
@@ -291,7 +333,7 @@ fn parse_entry<R: Read>(
         mode: (header.mode().map_err(fault)? & 0o7777) as u16,
         uid: id(header.uid())?,
         gid: id(header.gid())?,
-        bytes: Vec::new(),
+        bytes: Arc::from([]),
         path,
         target,
     })
@@ -323,18 +365,16 @@ fn check_path(bytes: &[u8]) -> Result<String, DebError> {
     Ok(path.to_owned())
 }
 
-struct Unpacking<'a, F> {
+struct Placing<'a, F> {
     tree: &'a mut Tree,
     filter: F,
     /// Every path of the package.
     seen: BTreeSet<String>,
-    /// The files taken, for hard links to them.
+    /// Its files, for hard links to them; also those that the filter did not take.
     files: BTreeMap<String, Node>,
-    /// Hard links taken whose target was not: path and target.
-    links: Vec<(String, String)>,
 }
 
-impl<F: Fn(&str) -> bool> Unpacking<'_, F> {
+impl<F: Fn(&str) -> bool> Placing<'_, F> {
     fn take(&mut self, entry: Entry) -> Result<(), DebError> {
         if entry.path.is_empty() {
             return Ok(());
@@ -356,11 +396,11 @@ impl<F: Fn(&str) -> bool> Unpacking<'_, F> {
     }
 
     fn put_file(&mut self, path: String, entry: Entry) -> Result<(), DebError> {
+        let node = file_node(entry);
         if (self.filter)(&path) {
-            let node = file_node(entry);
             self.tree.insert(path.clone(), node.clone())?;
-            self.files.insert(path, node);
         }
+        self.files.insert(path, node);
         Ok(())
     }
 
@@ -400,55 +440,31 @@ impl<F: Fn(&str) -> bool> Unpacking<'_, F> {
                 fault: "is a hard link to nothing that came before it in the package",
             });
         }
-        if (self.filter)(&path) {
-            match self.files.get(&target).cloned() {
-                Some(node) => {
+        let wanted = (self.filter)(&path);
+        match self.files.get(&target).cloned() {
+            Some(node) => {
+                if wanted {
                     self.tree.insert(path.clone(), node.clone())?;
-                    self.files.insert(path, node);
                 }
-                None => self.links.push((path, target)),
+                self.files.insert(path, node);
+                Ok(())
             }
+            None if wanted => Err(DebError::Link {
+                path,
+                target,
+                fault: "is a hard link to something that is not a file",
+            }),
+            None => Ok(()),
         }
-        Ok(())
-    }
-
-    /// Reads the package once more for files that were filtered out, but of which a hard link is wanted.
-    fn place_hard_links(mut self, data: &Part<'_>, limit: u64) -> Result<(), DebError> {
-        if self.links.is_empty() {
-            return Ok(());
-        }
-        let mut found = BTreeMap::new();
-        for_each_entry(data, limit, |entry| {
-            let path = resolve_parent(self.tree, &entry.path)?;
-            let wanted = self.links.iter().any(|(_, target)| *target == path);
-            if wanted && entry.kind == EntryType::Regular {
-                found.insert(path, file_node(entry));
-            }
-            Ok(())
-        })?;
-        for (path, target) in std::mem::take(&mut self.links) {
-            match found.get(&target) {
-                Some(node) => self.tree.insert(path, node.clone())?,
-                None => {
-                    return Err(DebError::Link {
-                        path,
-                        target,
-                        fault: "is a hard link to something that is not a file",
-                    });
-                }
-            }
-        }
-        Ok(())
     }
 }
 
 fn file_node(entry: Entry) -> Node {
-    let bytes: Arc<[u8]> = entry.bytes.into();
     Node {
         mode: entry.mode,
         uid: entry.uid,
         gid: entry.gid,
-        content: Content::File(bytes),
+        content: Content::File(entry.bytes),
     }
 }
 

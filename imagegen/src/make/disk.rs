@@ -119,22 +119,28 @@ pub fn write_disk(
     draft.finish(&block_map, &checksum).map_err(explain)
 }
 
-/// Makes the block map, and meanwhile the compressed image if there is to be one; returns the map and the digest of what gets the name.
+/// Makes the block map, and meanwhile the compressed image if there is to be one; returns the map and the digest of what gets the name. An
+/// image that is not compressed is on its way to the disk at the same time, which takes as long as all the rest.
 fn describe(draft: &Draft, size: u64, used: &[Extent]) -> io::Result<(String, Sha256)> {
     let image = draft.image();
     thread::scope(|scope| {
         let map = scope.spawn(|| block_map(size, used, |part, at| image.read_exact_at(part, at)));
+        let sync = scope.spawn(|| draft.sync_named());
         let mut hash = Hashed {
             out: draft.packed(),
             hash: sha2::Sha256::new(),
         };
         let bytes = BufReader::with_capacity(1 << 20, Bytes { file: image, at: 0 });
         pack(draft.format(), packing_threads(), size, bytes, &mut hash)?;
-        let map = map
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok((map, Sha256(hash.hash.finalize().into())))
+        join(sync)?;
+        Ok((join(map)?, Sha256(hash.hash.finalize().into())))
     })
+}
+
+fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// A line as `sha256sum --check` reads it. GNU coreutils marks a name with a backslash or a line feed by a backslash before the digest.

@@ -1,5 +1,7 @@
-//! The pipeline that turns a plan and its packages into an image, one call a stage.
+//! The pipeline that turns a plan and its packages into an image, one call a stage, in two halves: [`make_system`] makes what does not depend
+//! on the site, which takes long and can be kept, and [`make_image`] adds the site to it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{self, Cursor};
 use std::path::PathBuf;
@@ -7,14 +9,16 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::make::deb::{DebError, read_control, unpack_deb};
+use crate::make::deb::{DebError, Files, read_control, read_files};
 use crate::make::disk::{DiskError, DiskParts, Draft, write_disk};
 use crate::make::fat::{FatError, FatLabel};
 use crate::make::fetch::Progress;
 use crate::make::initramfs::{InitramfsError, InitramfsOptions, write_initramfs};
 use crate::make::kernel::{Kernel, KernelError, take_kernel};
+use crate::make::parallel;
 use crate::make::rootfs::{RootError, RootParts, assemble_root};
 use crate::make::squashfs::{SquashfsError, SquashfsOptions, write_squashfs};
+use crate::make::system::System;
 use crate::plan::boot::INITRAMFS_FILE;
 use crate::plan::disk::{BOOT_SIZE_MIN, DiskLayout, DiskSizes, LayoutError};
 use crate::plan::{Place, Plan};
@@ -34,13 +38,14 @@ const BOOT_FIRMWARE_DIRECTORY: &str = "usr/lib/raspi-firmware";
 /// Where busybox is in its package.
 const BUSYBOX: &str = "usr/bin/busybox";
 
-/// What an image is made from, beside its plan.
+/// The fetched and checked file of each package, by the package's name.
+pub type Debs = BTreeMap<String, PathBuf>;
+
+/// What an image is made from, beside its plan and the packages' files.
 #[derive(Clone, Debug)]
 pub struct ImageInputs<'a> {
     /// The packages of the plan.
     pub resolution: &'a Resolution,
-    /// The fetched and checked file of each package.
-    pub debs: &'a BTreeMap<String, PathBuf>,
     /// The agent's program.
     pub agent: Arc<[u8]>,
     /// Time of everything in the image, seconds since 1970.
@@ -58,12 +63,8 @@ pub struct Built {
     pub initramfs_size: u64,
     /// Bytes of the files on the boot partition.
     pub boot_size: u64,
-    /// Bytes of the agent.
-    pub agent_size: u64,
     /// Where everything lies.
     pub layout: DiskLayout,
-    /// The kernel, with every module it has.
-    pub kernel: Kernel,
 }
 
 /// Why there is no image. Nothing is left behind.
@@ -139,123 +140,205 @@ impl ImageError {
     }
 }
 
-/// Makes the image of a plan and gives it its name, once all of it is there.
-pub fn make_image(
+/// Makes what of the image does not depend on the site.
+pub fn make_system(
     plan: &Plan,
     inputs: &ImageInputs<'_>,
-    output: Draft,
+    debs: &Debs,
     progress: &dyn Progress,
-) -> Result<Built, ImageError> {
-    check_scripts(plan, inputs)?;
-    let packages = step(progress, "unpacking packages", || unpack_root(plan, inputs))?;
-    let radio = unpack_packages(plan.radio.firmware.keys(), inputs)?;
-    let boot_firmware = unpack_packages(packages_at(plan, Place::BootFirmware), inputs)?;
-    let kernel = step(progress, "unpacking the kernel", || {
-        unpack_kernel(plan, inputs)
-    })?;
-    let initramfs = make_initramfs(plan, &packages, &kernel, inputs.time)?;
+) -> Result<System, ImageError> {
+    let source = Source { plan, inputs, debs };
+    let kernel = step(progress, "unpacking the kernel", || unpack_kernel(&source))?;
+    let modules = Modules::select(plan, &kernel)?;
+    let mut boot = Tree::new();
+    add_kernel(plan, &kernel, &mut boot)?;
+    drop(kernel);
+    let packages = step(progress, "unpacking packages", || Unpacked::read(&source))?;
+    add_boot_firmware(plan, &packages.boot_firmware, &mut boot)?;
+    let busybox = packages
+        .root
+        .bytes(BUSYBOX)
+        .cloned()
+        .ok_or_else(|| ImageError::Missing(BUSYBOX.to_owned()))?;
     let root_parts = RootParts {
-        packages,
-        radio: &radio,
+        packages: packages.root,
+        radio: &packages.radio,
         radio_files: plan.radio.firmware.values().flatten().cloned().collect(),
-        modules: kernel.select_modules(
-            &[&plan.modules.initramfs[..], &plan.modules.root].concat(),
-            "usr/lib",
-        )?,
+        modules: modules.root,
         agent: inputs.agent.clone(),
     };
     let root = assemble_root(&plan.root, root_parts)?;
-    let root = step(progress, "compressing the root file system", || {
-        make_squashfs(&root, inputs.time)
+    let (root, initramfs) = step(progress, "compressing the file systems", || {
+        both(
+            || make_squashfs(&root, inputs.time),
+            || make_initramfs(plan, modules.initramfs, busybox, inputs.time),
+        )
     })?;
-    let initramfs_size = initramfs.len() as u64;
-    let boot = make_boot(plan, &boot_firmware, &kernel, initramfs)?;
+    boot.insert(INITRAMFS_FILE, Node::file(0o644, initramfs))?;
+    let files = boot
+        .iter()
+        .filter_map(|(path, node)| Some((path.to_owned(), node.bytes()?.clone())));
+    Ok(System {
+        root: root.into(),
+        boot: files.collect(),
+    })
+}
+
+/// Makes the image of a plan from its system and gives it its name, once all of it is there. `time` is that of everything on the boot
+/// partition, seconds since 1970.
+pub fn make_image(
+    plan: &Plan,
+    system: &System,
+    time: u32,
+    output: Draft,
+    progress: &dyn Progress,
+) -> Result<Built, ImageError> {
+    let boot = make_boot(plan, system)?;
     let sizes = DiskSizes {
         boot: BOOT_SIZE_MIN.max(boot.total_size() + BOOT_SLACK),
-        root: root.len() as u64,
+        root: system.root.len() as u64,
     };
     let layout = DiskLayout::new(plan.signature, sizes)?;
     let parts = DiskParts {
         boot: &boot,
         boot_label: FatLabel::new(BOOT_LABEL)?,
-        time: inputs.time,
-        root: &root,
+        time,
+        root: &system.root,
     };
     step(progress, "writing the image", || {
         write_disk(output, &layout, &parts)
     })?;
+    let initramfs = system.boot.get(INITRAMFS_FILE);
     Ok(Built {
         image_size: layout.total,
-        root_size: root.len() as u64,
-        initramfs_size,
+        root_size: system.root.len() as u64,
+        initramfs_size: initramfs.map_or(0, |bytes| bytes.len() as u64),
         boot_size: boot.total_size(),
-        agent_size: inputs.agent.len() as u64,
         layout,
-        kernel,
     })
+}
+
+/// Unpacks the kernel of a plan.
+pub fn load_kernel(
+    plan: &Plan,
+    inputs: &ImageInputs<'_>,
+    debs: &Debs,
+) -> Result<Kernel, ImageError> {
+    unpack_kernel(&Source { plan, inputs, debs })
+}
+
+/// What packages are read for.
+struct Source<'a> {
+    plan: &'a Plan,
+    inputs: &'a ImageInputs<'a>,
+    debs: &'a Debs,
+}
+
+/// The modules of an image, with their indices.
+struct Modules {
+    initramfs: Tree,
+    root: Tree,
+}
+
+impl Modules {
+    fn select(plan: &Plan, kernel: &Kernel) -> Result<Self, KernelError> {
+        let both = [&plan.modules.initramfs[..], &plan.modules.root].concat();
+        Ok(Modules {
+            initramfs: kernel.select_modules(&plan.modules.initramfs, "lib")?,
+            root: kernel.select_modules(&both, "usr/lib")?,
+        })
+    }
+}
+
+/// The packages but for the kernel's, in a tree for each place.
+struct Unpacked {
+    root: Tree,
+    radio: Tree,
+    boot_firmware: Tree,
+}
+
+impl Unpacked {
+    fn read(source: &Source<'_>) -> Result<Self, ImageError> {
+        let radio: Vec<&String> = source.plan.radio.firmware.keys().collect();
+        let boot_firmware = packages_at(source.plan, Place::BootFirmware);
+        let root = packages_at(source.plan, Place::Root);
+        let names = [&root[..], &radio, &boot_firmware].concat();
+        let mut files = read_packages(source, &names)?;
+        let removals = &source.plan.root.removals;
+        let removed = |path: &str| removals.iter().any(|pattern| pattern.covers(path));
+        Ok(Unpacked {
+            root: place(&root, &mut files, |path| !removed(path))?,
+            radio: place(&radio, &mut files, |_| true)?,
+            boot_firmware: place(&boot_firmware, &mut files, |_| true)?,
+        })
+    }
+}
+
+/// Decompresses packages, several at a time and the largest first, so that at the end no processor waits for long.
+fn read_packages(
+    source: &Source<'_>,
+    names: &[&String],
+) -> Result<BTreeMap<String, Files>, ImageError> {
+    let packages = &source.inputs.resolution.packages;
+    let mut names = names.to_vec();
+    names.sort_by_key(|name| Reverse(packages.get(*name).map(|package| package.size)));
+    let files = parallel::map(names, |name| {
+        read_package(source, name).map(|files| (name.clone(), files))
+    })?;
+    Ok(files.into_iter().collect())
+}
+
+fn read_package(source: &Source<'_>, name: &str) -> Result<Files, ImageError> {
+    let failed = |err| ImageError::Unpack {
+        package: name.to_owned(),
+        err,
+    };
+    let package = source.inputs.resolution.packages.get(name);
+    let (Some(package), Some(path)) = (package, source.debs.get(name)) else {
+        return Err(ImageError::NotFetched(name.to_owned()));
+    };
+    let deb = std::fs::read(path).map_err(|err| ImageError::Read {
+        path: path.clone(),
+        err,
+    })?;
+    if source.plan.packages.get(name).map(|package| &package.cover) == Some(&Cover::Scriptless) {
+        check_scripts(name, &deb)?;
+    }
+    read_files(&deb, package.unpack_limit()).map_err(failed)
 }
 
 /// The recipe knows packages by name; that one listed as scriptless has grown scripts shows only in its file.
-fn check_scripts(plan: &Plan, inputs: &ImageInputs<'_>) -> Result<(), ImageError> {
-    for (name, package) in plan
-        .packages
-        .iter()
-        .filter(|(_, package)| package.cover == Cover::Scriptless)
-    {
-        if package.place == Place::Nowhere {
-            continue;
-        }
-        let control = read_control(&read_deb(name, inputs)?).map_err(|err| ImageError::Unpack {
-            package: name.clone(),
-            err,
-        })?;
-        if let Some((script, _)) = control.scripts().next() {
-            return Err(ImageError::UnknownScript {
-                package: name.clone(),
-                script: script.to_owned(),
-            });
-        }
+fn check_scripts(name: &str, deb: &[u8]) -> Result<(), ImageError> {
+    let control = read_control(deb).map_err(|err| ImageError::Unpack {
+        package: name.to_owned(),
+        err,
+    })?;
+    match control.scripts().next() {
+        None => Ok(()),
+        Some((script, _)) => Err(ImageError::UnknownScript {
+            package: name.to_owned(),
+            script: script.to_owned(),
+        }),
     }
-    Ok(())
 }
 
-fn unpack_root(plan: &Plan, inputs: &ImageInputs<'_>) -> Result<Tree, ImageError> {
-    let removed = |path: &str| {
-        plan.root
-            .removals
-            .iter()
-            .any(|pattern| pattern.covers(path))
-    };
-    unpack_wanted(packages_at(plan, Place::Root), inputs, |path| {
-        !removed(path)
-    })
-}
-
-fn unpack_packages<'a>(
-    names: impl IntoIterator<Item = &'a String>,
-    inputs: &ImageInputs<'_>,
-) -> Result<Tree, ImageError> {
-    unpack_wanted(names, inputs, |_| true)
-}
-
-fn unpack_wanted<'a>(
-    names: impl IntoIterator<Item = &'a String>,
-    inputs: &ImageInputs<'_>,
+/// Puts packages into a tree, in the order of their names as given.
+fn place(
+    names: &[&String],
+    files: &mut BTreeMap<String, Files>,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Tree, ImageError> {
     let mut tree = Tree::new();
     for name in names {
-        let failed = |err| ImageError::Unpack {
-            package: name.clone(),
-            err,
-        };
-        unpack_deb(
-            &read_deb(name, inputs)?,
-            unpack_limit(name, inputs)?,
-            &mut tree,
-            &wanted,
-        )
-        .map_err(failed)?;
+        let files = files
+            .remove(*name)
+            .ok_or_else(|| ImageError::NotFetched((*name).clone()))?;
+        files
+            .place(&mut tree, &wanted)
+            .map_err(|err| ImageError::Unpack {
+                package: (*name).clone(),
+                err,
+            })?;
     }
     Ok(tree)
 }
@@ -273,22 +356,36 @@ fn packages_at(plan: &Plan, place: Place) -> Vec<&String> {
     names
 }
 
-fn unpack_kernel(plan: &Plan, inputs: &ImageInputs<'_>) -> Result<Kernel, ImageError> {
-    let packages = unpack_packages(packages_at(plan, Place::Kernel), inputs)?;
-    Ok(take_kernel(&packages, &plan.kernel_release)?)
+fn unpack_kernel(source: &Source<'_>) -> Result<Kernel, ImageError> {
+    let names = packages_at(source.plan, Place::Kernel);
+    let mut files = read_packages(source, &names)?;
+    let packages = place(&names, &mut files, |_| true)?;
+    Ok(take_kernel(&packages, &source.plan.kernel_release)?)
+}
+
+/// Does two things at the same time.
+fn both<A: Send, B, E: Send>(
+    one: impl FnOnce() -> Result<A, E> + Send,
+    other: impl FnOnce() -> Result<B, E>,
+) -> Result<(A, B), E> {
+    std::thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        let one = one
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((one?, other?))
+    })
 }
 
 fn make_initramfs(
     plan: &Plan,
-    packages: &Tree,
-    kernel: &Kernel,
+    modules: Tree,
+    busybox: Arc<[u8]>,
     time: u32,
 ) -> Result<Vec<u8>, ImageError> {
-    let mut tree = kernel.select_modules(&plan.modules.initramfs, "lib")?;
-    let busybox = packages
-        .bytes(BUSYBOX)
-        .ok_or_else(|| ImageError::Missing(BUSYBOX.to_owned()))?;
-    tree.insert("bin/busybox", Node::file(0o755, busybox.clone()))?;
+    let mut tree = modules;
+    tree.insert("bin/busybox", Node::file(0o755, busybox))?;
     for (path, planned) in &plan.initramfs {
         tree.replace(path.clone(), planned.node.clone())?;
     }
@@ -305,27 +402,29 @@ fn make_squashfs(tree: &Tree, time: u32) -> Result<Vec<u8>, ImageError> {
     Ok(bytes.into_inner())
 }
 
-fn make_boot(
-    plan: &Plan,
-    firmware: &Tree,
-    kernel: &Kernel,
-    initramfs: Vec<u8>,
-) -> Result<Tree, ImageError> {
-    let mut tree = Tree::new();
+fn add_kernel(plan: &Plan, kernel: &Kernel, boot: &mut Tree) -> Result<(), ImageError> {
+    for path in &plan.boot.device_trees {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        boot.insert(name, Node::file(0o644, kernel.device_tree(path)?))?;
+    }
+    let image = Node::file(0o644, kernel.image.clone());
+    Ok(boot.insert(plan.boot.kernel_file.clone(), image)?)
+}
+
+fn add_boot_firmware(plan: &Plan, firmware: &Tree, boot: &mut Tree) -> Result<(), ImageError> {
     for name in &plan.boot.firmware {
         let path = format!("{BOOT_FIRMWARE_DIRECTORY}/{name}");
         let bytes = firmware.bytes(&path).ok_or(ImageError::Missing(path))?;
+        boot.insert(name.clone(), Node::file(0o644, bytes.clone()))?;
+    }
+    Ok(())
+}
+
+fn make_boot(plan: &Plan, system: &System) -> Result<Tree, ImageError> {
+    let mut tree = Tree::new();
+    for (name, bytes) in &system.boot {
         tree.insert(name.clone(), Node::file(0o644, bytes.clone()))?;
     }
-    for path in &plan.boot.device_trees {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        tree.insert(name, Node::file(0o644, kernel.device_tree(path)?))?;
-    }
-    tree.insert(
-        plan.boot.kernel_file.clone(),
-        Node::file(0o644, kernel.image.clone()),
-    )?;
-    tree.insert(INITRAMFS_FILE, Node::file(0o644, initramfs))?;
     for (name, planned) in &plan.boot.texts {
         tree.insert(name.clone(), planned.node.clone())?;
     }
@@ -333,24 +432,6 @@ fn make_boot(
         tree.insert(format!("site/{name}"), planned.node.clone())?;
     }
     Ok(tree)
-}
-
-fn read_deb(name: &str, inputs: &ImageInputs<'_>) -> Result<Vec<u8>, ImageError> {
-    let path = inputs
-        .debs
-        .get(name)
-        .ok_or_else(|| ImageError::NotFetched(name.to_owned()))?;
-    std::fs::read(path).map_err(|err| ImageError::Read {
-        path: path.clone(),
-        err,
-    })
-}
-
-fn unpack_limit(name: &str, inputs: &ImageInputs<'_>) -> Result<u64, ImageError> {
-    let package = inputs.resolution.packages.get(name);
-    package
-        .map(|package| package.unpack_limit())
-        .ok_or_else(|| ImageError::NotFetched(name.to_owned()))
 }
 
 fn step<T, E>(

@@ -1,16 +1,19 @@
-//! The kernel out of its packages: the image itself, device trees, and modules, unpacked and indexed.
+//! The kernel out of its packages: the image itself, device trees, and those modules that somebody asks for, unpacked and indexed.
 //!
 //! Debian compresses each module with xz. They are stored plain here: the loaders of the initramfs then need no decompressor, and the file
-//! systems around them compress better.
+//! systems around them compress better. A kernel has some thousand modules and a board needs a hundred, so only those are decompressed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::Arc;
 
 use liblzma::read::XzDecoder;
 use thiserror::Error;
 
-use crate::make::modules::{ModuleError, ModuleIndex};
+use crate::make::modules::{
+    KernelLists, ModuleError, ModuleIndex, ModuleInfo, module_name, pre_dependencies,
+};
+use crate::make::parallel;
 use crate::tree::{Node, Tree, TreeError};
 
 /// Files of a kernel's build that the module index is made from.
@@ -32,10 +35,23 @@ pub struct Kernel {
     pub image: Arc<[u8]>,
     /// Device trees by path, such as `broadcom/bcm2837-rpi-3-b.dtb`.
     pub device_trees: BTreeMap<String, Arc<[u8]>>,
-    /// All modules (`kernel/…/x.ko`, uncompressed), and the lists that came with them.
-    pub modules: Tree,
-    /// How the modules hang together.
-    pub index: ModuleIndex,
+    /// All modules (`kernel/…/x.ko.xz`) as they are in the package.
+    modules: BTreeMap<String, Arc<[u8]>>,
+    /// [`LISTS`] by name.
+    lists: BTreeMap<&'static str, Arc<[u8]>>,
+}
+
+/// A module's path (`kernel/…/x.ko`) and its uncompressed bytes.
+pub type PlainModule = (String, Arc<[u8]>);
+
+/// Some modules of a kernel and all that they need.
+#[derive(Clone, Debug)]
+struct Selection {
+    /// By path (`kernel/…/x.ko`), uncompressed.
+    files: BTreeMap<String, Arc<[u8]>>,
+    /// In an order in which they can be loaded one by one.
+    order: Vec<String>,
+    index: ModuleIndex,
 }
 
 /// Why packages yield no kernel.
@@ -70,15 +86,30 @@ pub fn take_kernel(packages: &Tree, release: &str) -> Result<Kernel, KernelError
         .or_else(|| packages.bytes(&format!("{directory}/vmlinuz")))
         .cloned()
         .ok_or(KernelError::Missing(image_path))?;
-    let modules = unpack_modules(packages, &directory)?;
     let mut trees = device_trees(packages, &format!("usr/lib/linux-image-{release}"));
     trees.extend(device_trees(packages, &format!("{directory}/dtb")));
+    let inside = |path: &str| {
+        path.strip_prefix(&directory)?
+            .strip_prefix('/')
+            .map(str::to_owned)
+    };
+    let modules = packages
+        .subtree(&format!("{directory}/kernel"))
+        .filter_map(|(path, node)| Some((inside(path)?, node.bytes()?.clone())));
+    let list = |name: &'static str| {
+        let bytes = packages.bytes(&format!("{directory}/{name}"));
+        let missing = || KernelError::Missing(format!("{directory}/{name}"));
+        Ok((name, bytes.cloned().ok_or_else(missing)?))
+    };
     Ok(Kernel {
         release: release.to_owned(),
         image,
         device_trees: trees,
-        index: index_modules(&modules)?,
-        modules,
+        modules: modules.collect(),
+        lists: LISTS
+            .into_iter()
+            .map(list)
+            .collect::<Result<_, KernelError>>()?,
     })
 }
 
@@ -91,24 +122,31 @@ impl Kernel {
     /// Returns a tree with some modules, all they need, and their index, below `lib`.
     pub fn select_modules(&self, names: &[String], lib: &str) -> Result<Tree, KernelError> {
         let directory = self.modules_directory(lib);
-        let paths = self.index.closure(names)?;
+        let Selection {
+            files,
+            order,
+            index,
+        } = self.select(names)?;
         let mut tree = Tree::new();
-        for path in paths.iter().map(String::as_str).chain(LISTS) {
-            let bytes = self.module(path)?;
-            tree.insert(format!("{directory}/{path}"), Node::file(0o644, bytes))?;
+        let modules = order.iter().map(|path| (path.as_str(), &files[path]));
+        for (path, bytes) in modules.chain(self.lists.iter().map(|(name, bytes)| (*name, bytes))) {
+            tree.insert(
+                format!("{directory}/{path}"),
+                Node::file(0o644, bytes.clone()),
+            )?;
         }
-        self.index
-            .subset(&paths)?
-            .write_into(&mut tree, &directory)?;
+        index.subset(&order)?.write_into(&mut tree, &directory)?;
         Ok(tree)
     }
 
-    /// Returns the bytes of a module by the path its index gives.
-    pub fn module(&self, path: &str) -> Result<Arc<[u8]>, KernelError> {
-        self.modules
-            .bytes(path)
-            .cloned()
-            .ok_or_else(|| KernelError::Missing(path.to_owned()))
+    /// Returns some modules and all they need, by path and uncompressed, in an order in which they can be loaded one by one.
+    pub fn load_order(&self, names: &[String]) -> Result<Vec<PlainModule>, KernelError> {
+        let Selection { files, order, .. } = self.select(names)?;
+        let module = |path: String| {
+            let bytes = files[&path].clone();
+            (path, bytes)
+        };
+        Ok(order.into_iter().map(module).collect())
     }
 
     /// Returns a device tree by its path in the package.
@@ -118,6 +156,98 @@ impl Kernel {
             .cloned()
             .ok_or_else(|| KernelError::Missing(path.to_owned()))
     }
+
+    fn select(&self, names: &[String]) -> Result<Selection, KernelError> {
+        let files = self.read_with_needed(names)?;
+        let index = ModuleIndex::build(
+            files
+                .iter()
+                .map(|(path, bytes)| (path.as_str(), &bytes[..])),
+            &KernelLists {
+                order: &self.text(LISTS[0]),
+                builtin: &self.text(LISTS[1]),
+                builtin_modinfo: &self.lists[LISTS[2]],
+            },
+        )?;
+        let order = index.closure(names)?;
+        Ok(Selection {
+            files,
+            order,
+            index,
+        })
+    }
+
+    fn text(&self, list: &str) -> String {
+        String::from_utf8_lossy(&self.lists[list]).into_owned()
+    }
+
+    /// Decompresses modules and at least all that they need; names that no module has are left for [`ModuleIndex::closure`] to judge.
+    fn read_with_needed(
+        &self,
+        names: &[String],
+    ) -> Result<BTreeMap<String, Arc<[u8]>>, KernelError> {
+        let paths = self.paths_by_name()?;
+        let builtin = self.text(LISTS[1]);
+        let builtin: BTreeSet<String> = builtin.lines().map(module_name).collect();
+        let mut files = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        let mut wanted: BTreeSet<String> = names.iter().map(|name| module_name(name)).collect();
+        while !wanted.is_empty() {
+            let new = wanted.iter().filter_map(|name| paths.get(name).copied());
+            let read = parallel::map(new.collect(), |path| self.read(path))?;
+            seen.append(&mut wanted);
+            for (path, bytes, info) in read {
+                let needed = needed_names(&info);
+                // An alias says nothing of whose it is: that is known only when all modules have been read.
+                if needed
+                    .iter()
+                    .any(|name| !paths.contains_key(name) && !builtin.contains(name))
+                {
+                    wanted.extend(paths.keys().cloned());
+                }
+                wanted.extend(needed);
+                files.insert(path, bytes);
+            }
+            wanted.retain(|name| !seen.contains(name));
+        }
+        Ok(files)
+    }
+
+    fn paths_by_name(&self) -> Result<BTreeMap<String, &str>, ModuleError> {
+        let mut paths = BTreeMap::new();
+        for path in self.modules.keys() {
+            let name = module_name(path);
+            if let Some(first) = paths.insert(name.clone(), path.as_str()) {
+                return Err(ModuleError::SameName {
+                    name,
+                    first: first.to_owned(),
+                    second: path.clone(),
+                });
+            }
+        }
+        Ok(paths)
+    }
+
+    /// Decompresses a module; its path comes back as it is then.
+    fn read(&self, path: &str) -> Result<(String, Arc<[u8]>, ModuleInfo), KernelError> {
+        let (plain, bytes) = decompress(path, &self.modules[path])?;
+        let info = ModuleInfo::parse(&bytes).map_err(|err| ModuleError::Elf {
+            path: plain.clone(),
+            err,
+        })?;
+        Ok((plain, bytes, info))
+    }
+}
+
+/// What a module names as needed: `depends`, which the kernel's build derived from all symbols, and soft dependencies.
+fn needed_names(info: &ModuleInfo) -> BTreeSet<String> {
+    let depends = info.values("depends").flat_map(|names| names.split(','));
+    let soft = info.values("softdep").flat_map(pre_dependencies);
+    depends
+        .chain(soft)
+        .filter(|name| !name.is_empty())
+        .map(module_name)
+        .collect()
 }
 
 fn device_trees(tree: &Tree, directory: &str) -> BTreeMap<String, Arc<[u8]>> {
@@ -131,36 +261,7 @@ fn device_trees(tree: &Tree, directory: &str) -> BTreeMap<String, Arc<[u8]>> {
         .collect()
 }
 
-/// Some thousand modules: each processor takes a share.
-fn unpack_modules(tree: &Tree, directory: &str) -> Result<Tree, KernelError> {
-    let files: Vec<(&str, &Arc<[u8]>)> = tree
-        .subtree(directory)
-        .filter_map(|(path, node)| {
-            let inside = path.strip_prefix(directory)?.strip_prefix('/')?;
-            let wanted = inside.starts_with("kernel/") || LISTS.contains(&inside);
-            Some((inside, node.bytes()?)).filter(|_| wanted)
-        })
-        .collect();
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = files.len().div_ceil(workers).max(1);
-    let unpacked: Vec<Vec<(String, Arc<[u8]>)>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = files
-            .chunks(share)
-            .map(|chunk| scope.spawn(|| chunk.iter().map(|file| decompress(*file)).collect()))
-            .collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<_, KernelError>>| {
-            thread.join().expect("a decompressor does not panic")
-        };
-        threads.into_iter().map(join).collect::<Result<_, _>>()
-    })?;
-    let mut modules = Tree::new();
-    for (path, bytes) in unpacked.into_iter().flatten() {
-        modules.insert(path, Node::file(0o644, bytes))?;
-    }
-    Ok(modules)
-}
-
-fn decompress((path, bytes): (&str, &Arc<[u8]>)) -> Result<(String, Arc<[u8]>), KernelError> {
+fn decompress(path: &str, bytes: &Arc<[u8]>) -> Result<(String, Arc<[u8]>), KernelError> {
     let Some(plain) = path.strip_suffix(".xz") else {
         return Ok((path.to_owned(), bytes.clone()));
     };
@@ -173,23 +274,4 @@ fn decompress((path, bytes): (&str, &Arc<[u8]>)) -> Result<(String, Arc<[u8]>), 
         err,
     })?;
     Ok((plain.to_owned(), module.into()))
-}
-
-fn index_modules(modules: &Tree) -> Result<ModuleIndex, KernelError> {
-    let text = |name: &str| {
-        modules.bytes(name).map_or_else(String::new, |bytes| {
-            String::from_utf8_lossy(bytes).into_owned()
-        })
-    };
-    let (order, builtin) = (text(LISTS[0]), text(LISTS[1]));
-    let lists = crate::make::modules::KernelLists {
-        order: &order,
-        builtin: &builtin,
-        builtin_modinfo: modules.bytes(LISTS[2]).map_or(&[], |bytes| bytes),
-    };
-    let files = modules.iter().filter(|(path, _)| path.ends_with(".ko"));
-    Ok(ModuleIndex::build(
-        files.filter_map(|(path, node)| Some((path, node.bytes()?.as_ref()))),
-        &lists,
-    )?)
 }

@@ -3,6 +3,7 @@
 //!
 //! What makes the bytes of an image reads no clock, no environment and no file: those modules deny clippy's list of such calls.
 
+pub mod cache;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod deb;
 pub mod disk;
@@ -23,3 +24,5 @@ pub mod release;
 pub mod rootfs;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod squashfs;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod system;

@@ -313,7 +313,7 @@ impl Walk<'_> {
 }
 
 /// The names after `pre:` in `pre: a b post: c`.
-fn pre_dependencies(softdep: &str) -> Vec<&str> {
+pub(super) fn pre_dependencies(softdep: &str) -> Vec<&str> {
     let mut pre = false;
     let mut names = Vec::new();
     for word in softdep.split_ascii_whitespace() {
@@ -400,7 +400,7 @@ fn rank_users_first(modules: &[Module]) -> Result<Vec<usize>, ModuleError> {
 }
 
 /// The name the kernel knows a module by, from its path or a name with dashes.
-fn module_name(path: &str) -> String {
+pub(super) fn module_name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     underscored(file.split_once('.').map_or(file, |(stem, _)| stem))
 }

@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use imagegen::credentials::Ssid;
 use imagegen::inspect::fat::Fat;
+use imagegen::make::cache::{CACHE_SIZE_MAX, SystemCache};
 use imagegen::make::disk::{Draft, ImageFormat};
 use imagegen::make::fetch::Silent;
-use imagegen::make::image::{Built, ImageError, ImageInputs, make_image};
+use imagegen::make::image::{Built, Debs, ImageError, ImageInputs, make_image, make_system};
+use imagegen::make::system::{System, SystemKey};
 use imagegen::plan::{Place, Plan, features_of};
-use imagegen::recipe::Cover;
+use imagegen::recipe::{Cover, Feature};
 use imagegen::resolve::Resolution;
+use imagegen::sha256::Sha256;
 use imagegen::site::{CountryCode, Hostname, SiteOptions};
+use imagegen::tree::Node;
 
 use crate::debs::{Raw, deb_of, directory, file, symlink};
 use crate::plan::{board, overlays, plan_for, resolution, site};
@@ -84,21 +89,30 @@ fn entries_of(name: &str, place: Place) -> Vec<Raw> {
     }
 }
 
-fn build(dir: &Path, plan: &Plan, resolution: &Resolution) -> Result<Built, ImageError> {
-    let mut debs: BTreeMap<String, PathBuf> = BTreeMap::new();
+/// Makes the packages of a plan.
+fn debs(dir: &Path, plan: &Plan) -> Debs {
+    let mut debs = Debs::new();
     for (name, package) in &plan.packages {
         let path = dir.join(format!("{name}.deb"));
         std::fs::write(&path, deb_of(&entries_of(name, package.place))).unwrap();
         debs.insert(name.clone(), path);
     }
-    let inputs = ImageInputs {
+    debs
+}
+
+fn inputs(resolution: &Resolution) -> ImageInputs<'_> {
+    ImageInputs {
         resolution,
-        debs: &debs,
         agent: (*b"agent").into(),
         time: 1_700_000_000,
-    };
+    }
+}
+
+fn build(dir: &Path, plan: &Plan, resolution: &Resolution) -> Result<Built, ImageError> {
+    let inputs = inputs(resolution);
     let output = Draft::create(&dir.join("out.img"), ImageFormat::Img)?;
-    make_image(plan, &inputs, output, &Silent)
+    let system = make_system(plan, &inputs, &debs(dir, plan), &Silent)?;
+    make_image(plan, &system, inputs.time, output, &Silent)
 }
 
 /// Every file and link of the root: path to contents.
@@ -204,4 +218,133 @@ fn a_package_that_has_grown_scripts_stops_the_build() {
         "package `mount` is listed as scriptless but has postinst; read it, and list the package under scripts in packages.toml"
     );
     assert!(!dir.path().join("out.img").exists());
+}
+
+#[test]
+fn a_kept_system_gives_the_same_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let (plan, resolution) = small_plan(&loud_site());
+    build(dir.path(), &plan, &resolution).unwrap();
+    let made = std::fs::read(dir.path().join("out.img")).unwrap();
+
+    // For another site, which the system knows nothing of.
+    let (other_plan, _) = small_plan(&site());
+    let inputs = inputs(&resolution);
+    let key = SystemKey::of(&other_plan, &inputs);
+    let system = make_system(&other_plan, &inputs, &debs(dir.path(), &plan), &Silent).unwrap();
+    let cache = SystemCache::new(&dir.path().join("cache"), CACHE_SIZE_MAX);
+    assert_eq!(cache.load(key), None);
+    cache.keep(key, &system);
+
+    let kept = cache.load(SystemKey::of(&plan, &inputs)).unwrap();
+    let output = Draft::create(&dir.path().join("kept.img"), ImageFormat::Img).unwrap();
+    make_image(&plan, &kept, inputs.time, output, &Silent).unwrap();
+    assert!(std::fs::read(dir.path().join("kept.img")).unwrap() == made);
+}
+
+#[test]
+fn a_system_is_kept_for_what_it_was_made_from() {
+    let (plan, resolution) = small_plan(&site());
+    let key = SystemKey::of(&plan, &inputs(&resolution));
+    let (loud, _) = small_plan(&loud_site());
+    assert_eq!(SystemKey::of(&loud, &inputs(&resolution)), key);
+
+    type Change = fn(&mut Plan);
+    let changes: [(&str, Change); 11] = [
+        ("board", |plan| plan.board.push('x')),
+        ("features", |plan| {
+            plan.features.insert(Feature::Ssh);
+        }),
+        ("a package's scripts", |plan| {
+            plan.packages.get_mut("mount").unwrap().cover = Cover::Scriptless;
+        }),
+        ("a package", |plan| {
+            plan.packages.remove("mount");
+        }),
+        ("kernel", |plan| plan.kernel_release.push('x')),
+        ("modules", |plan| plan.modules.root.push("veth".to_owned())),
+        ("radio firmware", |plan| {
+            plan.radio.firmware.insert("x".to_owned(), Vec::new());
+        }),
+        ("removals", |plan| plan.root.removals.clear()),
+        ("a file of the root", |plan| {
+            let file = plan.root.nodes.get_mut("etc/hosts").unwrap();
+            file.node = Node::file(0o644, *b"other");
+        }),
+        ("a mode in the initramfs", |plan| {
+            plan.initramfs.get_mut("init").unwrap().node.mode = 0o700;
+        }),
+        ("boot firmware", |plan| {
+            plan.boot.firmware.pop();
+        }),
+    ];
+    for (what, change) in changes {
+        let mut changed = plan.clone();
+        change(&mut changed);
+        assert_ne!(SystemKey::of(&changed, &inputs(&resolution)), key, "{what}");
+    }
+    let mut other = inputs(&resolution);
+    other.agent = (*b"Agent").into();
+    assert_ne!(SystemKey::of(&plan, &other), key, "agent");
+    let mut other = inputs(&resolution);
+    other.time += 1;
+    assert_ne!(SystemKey::of(&plan, &other), key, "time");
+    let mut newer = resolution.clone();
+    newer.packages.get_mut("mount").unwrap().sha256 = Sha256::of(b"newer");
+    assert_ne!(SystemKey::of(&plan, &inputs(&newer)), key, "package file");
+}
+
+/// A system of a given size, and a key of its own.
+fn kept(number: u8, size: usize) -> (SystemKey, System) {
+    let (plan, resolution) = small_plan(&site());
+    let mut inputs = inputs(&resolution);
+    inputs.time = number.into();
+    let system = System {
+        root: vec![number; size].into(),
+        boot: BTreeMap::new(),
+    };
+    (SystemKey::of(&plan, &inputs), system)
+}
+
+#[test]
+fn a_damaged_system_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = SystemCache::new(dir.path(), CACHE_SIZE_MAX);
+    let (key, system) = kept(1, 1000);
+    let path = dir.path().join(key.to_string());
+    for damage in [
+        |bytes: &mut Vec<u8>| bytes.truncate(500),
+        |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1,
+        |bytes: &mut Vec<u8>| bytes.clear(),
+    ] {
+        cache.keep(key, &system);
+        assert_eq!(cache.load(key).as_ref(), Some(&system));
+        let mut bytes = std::fs::read(&path).unwrap();
+        damage(&mut bytes);
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(cache.load(key), None);
+        assert!(!path.exists(), "what is damaged is removed");
+    }
+}
+
+#[test]
+fn systems_that_were_not_used_for_longest_go_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = SystemCache::new(dir.path(), 3500);
+    let systems: Vec<_> = (0..4).map(|number| kept(number, 1000)).collect();
+    // Used last year, the first most recently.
+    for (day, (key, system)) in (1_u64..).zip(systems[..3].iter().rev()) {
+        cache.keep(*key, system);
+        let file = File::open(dir.path().join(key.to_string())).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1_700_000_000 + day * 86_400))
+            .unwrap();
+    }
+    let (key, system) = &systems[3];
+    cache.keep(*key, system);
+    let there = systems.iter().map(|(key, _)| cache.load(*key).is_some());
+    assert_eq!(there.collect::<Vec<_>>(), [true, true, false, true]);
+    // A cache that cannot be written is as good as none.
+    let nowhere = SystemCache::new(&dir.path().join(key.to_string()), 3500);
+    nowhere.keep(*key, system);
+    assert_eq!(nowhere.load(*key), None);
 }

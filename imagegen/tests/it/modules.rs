@@ -7,6 +7,7 @@ use std::path::Path;
 
 use expect_test::expect;
 use imagegen::make::deb::unpack_deb;
+use imagegen::make::kernel::take_kernel;
 use imagegen::make::modules::{KernelLists, ModuleIndex, ModuleInfo};
 use imagegen::tree::{Node, Tree};
 use proptest::prelude::*;
@@ -282,6 +283,98 @@ fn depmod_agrees_about_made_up_modules() {
         .unwrap();
         compare_with_depmod(scratch.path(), VERSION, &build(&sample(), wide));
     }
+}
+
+/// The package of a kernel with the sample's modules, each with the `depends` that the kernel's build would give it.
+fn packaged() -> Tree {
+    let owner = |symbol: &str| {
+        let mut owners = sample().into_iter();
+        owners.find_map(|(path, recipe)| recipe.exports.contains(&symbol).then(|| name_of(path)))
+    };
+    let mut tree = Tree::new();
+    let mut put = |path: String, bytes: &[u8]| {
+        tree.insert(path, Node::file(0o644, bytes)).unwrap();
+    };
+    let directory = format!("usr/lib/modules/{VERSION}");
+    for (path, recipe) in sample() {
+        let owners: Vec<&str> = recipe
+            .imports
+            .iter()
+            .filter_map(|name| owner(name))
+            .collect();
+        let depends = format!("depends={}", owners.join(","));
+        let info = [recipe.info, &[&depends]].concat();
+        let module = elf(
+            &Recipe {
+                info: &info,
+                ..recipe
+            },
+            true,
+        );
+        put(format!("{directory}/{path}.xz"), &xz(&module));
+    }
+    put(format!("boot/vmlinuz-{VERSION}"), b"kernel");
+    put(format!("{directory}/modules.order"), LISTS.order.as_bytes());
+    put(
+        format!("{directory}/modules.builtin"),
+        LISTS.builtin.as_bytes(),
+    );
+    put(
+        format!("{directory}/modules.builtin.modinfo"),
+        LISTS.builtin_modinfo,
+    );
+    tree
+}
+
+fn name_of(path: &str) -> &str {
+    path.rsplit('/')
+        .next()
+        .unwrap()
+        .strip_suffix(".ko")
+        .unwrap()
+}
+
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    liblzma::read::XzEncoder::new(bytes, 1)
+        .read_to_end(&mut packed)
+        .unwrap();
+    packed
+}
+
+#[test]
+fn a_kernel_finds_what_modules_need_as_the_index_of_all_does() {
+    let all = build(&sample(), true);
+    let kernel = take_kernel(&packaged(), VERSION).unwrap();
+    for (path, recipe) in sample() {
+        let name = name_of(path).to_owned();
+        let found = kernel.load_order(std::slice::from_ref(&name)).unwrap();
+        let paths: Vec<&String> = found.iter().map(|(path, _)| path).collect();
+        assert_eq!(
+            paths,
+            all.closure(&[&name]).unwrap().iter().collect::<Vec<_>>()
+        );
+        let (last, bytes) = found.last().unwrap();
+        assert_eq!(last, path);
+        assert_eq!(ModuleInfo::parse(bytes).unwrap().exports, recipe.exports);
+    }
+    let unknown = kernel.load_order(&["nothing-such".to_owned()]).unwrap_err();
+    expect!["failed to index the kernel's modules"].assert_eq(&unknown.to_string());
+}
+
+#[test]
+fn a_kernel_reads_only_what_may_be_needed() {
+    let mut package = packaged();
+    let damaged = format!("usr/lib/modules/{VERSION}/kernel/drivers/damaged.ko.xz");
+    package
+        .insert(damaged, Node::file(0o644, *b"no xz"))
+        .unwrap();
+    let kernel = take_kernel(&package, VERSION).unwrap();
+    let reads = |name: &str| kernel.load_order(&[name.to_owned()]).is_ok();
+    assert!(reads("brcm-fmac") && reads("mmc-block"));
+    assert!(!reads("damaged"));
+    // It names an alias as needed first, and any module might have that.
+    assert!(!reads("user"));
 }
 
 #[test]

@@ -91,6 +91,11 @@ impl Draft {
         self.packed.as_ref().map(|partial| partial.file.as_file())
     }
 
+    /// Brings to the disk what has been written of the file that becomes the image.
+    pub(super) fn sync_named(&self) -> io::Result<()> {
+        self.named().file.as_file().sync_all()
+    }
+
     /// Gives everything its name, once all of it is on the disk.
     ///
     /// What describes an older image goes first and what describes this one comes last, so that whoever looks in between finds a whole

@@ -1,0 +1,252 @@
+//! What of an image does not depend on the site: the root file system and most files of the boot partition. It is the same for all cards of
+//! a fleet, and nearly all the work is in it.
+//!
+//! As bytes, numbers little-endian:
+//!
+//! ```text
+//! | magic | SHA-256 of what follows | files: u32 | for each: length of name: u32, name, size: u64 | contents of each |
+//! ```
+//!
+//! The first file is the root and has no name.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use sha2::Digest;
+
+use crate::board::{Modules, Radio};
+use crate::make::image::ImageInputs;
+use crate::plan::boot::BootPlan;
+use crate::plan::overlay::PlannedNode;
+use crate::plan::{Plan, RootPlan};
+use crate::sha256::Sha256;
+
+const MAGIC: &[u8] = b"footbridge system 1\n";
+
+/// Digest of this builder's source; build.rs takes it.
+const BUILDER: &str = env!("IMAGEGEN_VERSION");
+
+/// What of an image does not depend on the site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct System {
+    /// The root file system, as it goes into its partition.
+    pub root: Arc<[u8]>,
+    /// Files of the boot partition by path.
+    pub boot: BTreeMap<String, Arc<[u8]>>,
+}
+
+/// The digest of everything that a system is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SystemKey(Sha256);
+
+impl SystemKey {
+    /// Takes the digest of what the system of a plan is made from, this builder included. The site is not in it.
+    #[must_use]
+    pub fn of(plan: &Plan, inputs: &ImageInputs<'_>) -> Self {
+        // Named one by one, so that nobody adds to them without a thought for this.
+        let Plan {
+            board,
+            features,
+            packages,
+            kernel_release,
+            signature,
+            modules,
+            radio,
+            root,
+            initramfs,
+            boot,
+        } = plan;
+        let ImageInputs {
+            resolution,
+            agent,
+            time,
+        } = inputs;
+        let RootPlan {
+            removals,
+            rules,
+            nodes,
+        } = root;
+        let Modules {
+            initramfs: modules_of_initramfs,
+            root: modules_of_root,
+        } = modules;
+        let Radio { firmware, .. } = radio;
+        let BootPlan {
+            firmware: boot_firmware,
+            kernel_file,
+            device_trees,
+            texts: _,
+            site: _,
+        } = boot;
+        let mut key = KeyHash(sha2::Sha256::new_with_prefix(MAGIC));
+        key.add(BUILDER.as_bytes());
+        key.add_debug(&(board, features, packages, kernel_release, signature));
+        key.add_debug(&(modules_of_initramfs, modules_of_root, firmware));
+        key.add_debug(&(removals, rules));
+        key.add_nodes(nodes);
+        key.add_nodes(initramfs);
+        key.add_debug(&(boot_firmware, kernel_file, device_trees));
+        for (name, package) in &resolution.packages {
+            key.add(name.as_bytes());
+            key.add(&package.sha256.0);
+        }
+        key.add(agent);
+        key.add(&time.to_le_bytes());
+        Self(Sha256(key.0.finalize().into()))
+    }
+}
+
+impl std::fmt::Display for SystemKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Every piece goes in after its length, so that no two lists of pieces are the same bytes.
+struct KeyHash(sha2::Sha256);
+
+impl KeyHash {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    fn add_debug(&mut self, value: &impl std::fmt::Debug) {
+        self.add(format!("{value:?}").as_bytes());
+    }
+
+    fn add_nodes(&mut self, nodes: &BTreeMap<String, PlannedNode>) {
+        self.add(&(nodes.len() as u64).to_le_bytes());
+        for (path, PlannedNode { node, .. }) in nodes {
+            self.add(path.as_bytes());
+            self.add(node.to_string().as_bytes());
+            self.add(node.bytes().map_or(&[][..], |bytes| bytes));
+        }
+    }
+}
+
+impl System {
+    /// Writes the bytes of a system.
+    pub(crate) fn encode(&self, mut out: impl Write) -> io::Result<()> {
+        let head = self.head();
+        let mut hash = sha2::Sha256::new_with_prefix(&head);
+        self.contents().for_each(|bytes| hash.update(bytes));
+        out.write_all(MAGIC)?;
+        out.write_all(&hash.finalize())?;
+        out.write_all(&head)?;
+        self.contents().try_for_each(|bytes| out.write_all(bytes))
+    }
+
+    /// Reads a system back, if all of it is there as it was written.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (digest, body) = bytes.strip_prefix(MAGIC)?.split_at_checked(32)?;
+        if Sha256::of(body).0 != digest {
+            return None;
+        }
+        let mut rest = Rest(body);
+        let count = rest.number()?;
+        let mut heads = Vec::new();
+        for _ in 0..count {
+            let length = rest.number()?;
+            let name = std::str::from_utf8(rest.take(length.into())?).ok()?;
+            heads.push((name, rest.size()?));
+        }
+        let mut files = BTreeMap::new();
+        for (name, size) in heads {
+            files.insert(name.to_owned(), Arc::from(rest.take(size)?));
+        }
+        Some(Self {
+            root: files.remove("")?,
+            boot: files,
+        })
+    }
+
+    fn head(&self) -> Vec<u8> {
+        let names = std::iter::once("").chain(self.boot.keys().map(String::as_str));
+        let mut head = (self.boot.len() as u32 + 1).to_le_bytes().to_vec();
+        for (name, bytes) in names.zip(self.contents()) {
+            head.extend((name.len() as u32).to_le_bytes());
+            head.extend(name.as_bytes());
+            head.extend((bytes.len() as u64).to_le_bytes());
+        }
+        head
+    }
+
+    fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        let boot = self.boot.values().map(|bytes| bytes.as_ref());
+        std::iter::once(self.root.as_ref()).chain(boot)
+    }
+}
+
+/// Bytes that are read from their beginning.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn take(&mut self, size: u64) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.0.split_at_checked(usize::try_from(size).ok()?)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        let bytes = self.take(4)?.try_into().ok()?;
+        Some(u32::from_le_bytes(bytes))
+    }
+
+    fn size(&mut self) -> Option<u64> {
+        let bytes = self.take(8)?.try_into().ok()?;
+        Some(u64::from_le_bytes(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn system() -> System {
+        let file = |name: &str, bytes: &[u8]| (name.to_owned(), Arc::from(bytes));
+        System {
+            root: Arc::from(*b"squashfs"),
+            boot: BTreeMap::from([file("empty", b""), file("kernel8.img", b"kernel")]),
+        }
+    }
+
+    fn encoded() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        system().encode(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_system_is_read_back_as_it_was_written() {
+        assert_eq!(System::decode(&encoded()), Some(system()));
+    }
+
+    #[test]
+    fn whatever_is_damaged_or_missing_shows() {
+        let whole = encoded();
+        for at in 0..whole.len() {
+            assert_eq!(System::decode(&whole[..at]), None, "{at} bytes of it");
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            assert_eq!(System::decode(&damaged), None, "byte {at}");
+        }
+    }
+
+    /// The digest only says that these are the bytes that were written.
+    #[test]
+    fn nonsense_with_the_right_digest_is_no_system() {
+        for body in [
+            &b""[..],
+            &[0; 4],
+            &[255; 40],
+            &[
+                1, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255,
+            ],
+        ] {
+            let bytes = [MAGIC, &Sha256::of(body).0, body].concat();
+            assert_eq!(System::decode(&bytes), None, "{body:?}");
+        }
+    }
+}
