@@ -233,6 +233,20 @@ fn fetch(workspace: &Workspace, source: &Source, prepared: &Prepared, bars: &Bar
     Ok(chosen.keys().cloned().zip(paths).collect())
 }
 
+/// Fetches the packages of a board's image and returns their paths.
+pub fn fetch_packages(
+    workspace: &Workspace,
+    board: &Board,
+    source: &Source,
+    site: &SiteOptions,
+    bars: &Bars,
+) -> Result<Vec<PathBuf>> {
+    let prepared = prepare(workspace, board, site)?;
+    Ok(fetch(workspace, source, &prepared, bars)?
+        .into_values()
+        .collect())
+}
+
 /// Loads the repository's own files.
 pub fn overlays(workspace: &Workspace) -> Result<Overlays> {
     let folder = workspace.overlays();

@@ -17,6 +17,7 @@ mod plan;
 mod power_cuts;
 mod progress;
 mod qemu;
+mod reproduce;
 mod rig;
 mod site;
 mod soak;
@@ -54,6 +55,8 @@ enum Command {
     Verify(verify::Args),
     /// Show what two images differ in
     Diff(diff::Args),
+    /// Build images twice, as different users and in different places, and check that they are the same
+    Reproduce(reproduce::Args),
     /// Boot an image among simulated Wi-Fi networks and check that it bridges
     E2e(e2e::Args),
     /// Cut an emulated board's power again and again, and see it come back
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Command::Flash(args) => flash::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Reproduce(args) => reproduce::run(&args),
         Command::E2e(args) => e2e::run(&args),
         Command::PowerCuts(args) => power_cuts::run(&args),
         Command::Bench(bench) => bench::run(&bench),

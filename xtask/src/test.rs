@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that is checked, in the order in which it fails fastest.
 //!
-//! Format, lints, the fuzzer's programs, documentation, licences; unit, property, network-namespace and image tests; then the image itself in an
-//! emulator against a simulated radio. `REQUIRE_ALL=1` turns every check that cannot run into a failure.
+//! Format, lints, the fuzzer's programs, documentation, licences; unit, property, network-namespace and image tests; an image built twice and
+//! compared; then the image itself in an emulator against a simulated radio. `REQUIRE_ALL=1` turns every check that cannot run into a failure.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use xshell::{Shell, cmd};
 
 use crate::progress::Bars;
 use crate::source::{Source, choose_beside};
-use crate::{boards, e2e, fuzz, tools, workspace::Workspace};
+use crate::{boards, e2e, fuzz, reproduce, tools, workspace::Workspace};
 
 /// Tells the image builder's tests where a kernel's package is.
 const REAL_KERNEL: &str = "FOOTBRIDGE_TEST_KERNEL";
@@ -66,6 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
                 .quiet()
                 .run()?)
         }),
+        check("reproduce", reproduce::run_default),
     ];
     if args.no_e2e {
         eprintln!("SKIPPED: e2e: left out by --no-e2e");
