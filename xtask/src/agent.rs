@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use imagegen::board::Board;
 use xshell::{Shell, cmd};
 
+use crate::agent_key::{AgentKey, Build};
 use crate::source::{Source, Std};
 use crate::usage::Failure;
 use crate::{boards, interrupt, progress::Bars, workspace::Workspace};
@@ -52,16 +53,18 @@ pub fn build(
     let shell = Shell::new()?;
     shell.change_dir(&workspace.root);
     let target = board.arch.rust_target();
+    let sysroot = sysroot(&shell)?;
     let flags = match source.std {
         Std::Rustup => {
-            add_rustup_target(&shell, target, source.offline)?;
+            add_rustup_target(&shell, &sysroot, target, source.offline)?;
             rustup_flags()
         }
-        Std::Auto if add_rustup_target(&shell, target, source.offline).is_ok() => rustup_flags(),
+        Std::Auto if add_rustup_target(&shell, &sysroot, target, source.offline).is_ok() => {
+            rustup_flags()
+        }
         Std::Auto | Std::Debian => debian_flags(&shell, workspace, board, source, bars)?,
     };
-    let _step = bars.step(&format!("building the agent for {target}"));
-    compile(&shell, workspace, target, flags)
+    compile(&shell, workspace, &sysroot, target, flags, Some(bars))
 }
 
 /// Builds the agent for this machine the way it is built for boards, where rustup has the means; else as cargo does by itself.
@@ -69,8 +72,9 @@ pub fn build_for_this_machine(workspace: &Workspace) -> Result<PathBuf> {
     let shell = Shell::new()?;
     shell.change_dir(&workspace.root);
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    if add_rustup_target(&shell, &target, false).is_ok() {
-        return compile(&shell, workspace, &target, rustup_flags());
+    let sysroot = sysroot(&shell)?;
+    if add_rustup_target(&shell, &sysroot, &target, false).is_ok() {
+        return compile(&shell, workspace, &sysroot, &target, rustup_flags(), None);
     }
     eprintln!("rustup has no {target}: the agent is linked dynamically, unlike on a board");
     cmd!(
@@ -85,16 +89,31 @@ pub fn build_for_this_machine(workspace: &Workspace) -> Result<PathBuf> {
     )?)
 }
 
+/// Has cargo build the agent, unless its program is there and was built from the same.
 fn compile(
     shell: &Shell,
     workspace: &Workspace,
+    sysroot: &Path,
     target: &str,
     mut flags: Vec<String>,
+    bars: Option<&Bars>,
 ) -> Result<PathBuf> {
     flags.push(remap(&workspace.root, "footbridge"));
     flags.extend(layout(&workspace.root));
     flags.extend(cargo_home().map(|home| remap(&home, "cargo")));
     let output = workspace.target.join("agent");
+    let binary = output.join(target).join("release/footbridge");
+    let key = AgentKey::of(&Build {
+        root: &workspace.root,
+        cargo_home: cargo_home().as_deref(),
+        sysroot,
+        arguments: &[&flags[..], &[target.to_owned()]].concat(),
+        variables: std::env::vars_os().collect(),
+    })?;
+    if key.is_of(&binary) {
+        return Ok(binary);
+    }
+    let _step = bars.map(|bars| bars.step(&format!("building the agent for {target}")));
     cmd!(
         shell,
         "cargo build --quiet --locked --release --package footbridge-agent --bin footbridge --target {target} --target-dir {output}"
@@ -112,11 +131,16 @@ fn compile(
             ),
         )
     })?;
-    let binary = output.join(target).join("release/footbridge");
     if !binary.is_file() {
         bail!("cargo built no {}", binary.display());
     }
+    key.keep(&binary)
+        .with_context(|| format!("while noting what {} was built from", binary.display()))?;
     Ok(binary)
+}
+
+fn sysroot(shell: &Shell) -> Result<PathBuf> {
+    Ok(cmd!(shell, "rustc --print sysroot").quiet().read()?.into())
 }
 
 /// Leaves out tables that nobody reads and puts apart what seldom runs; the script says why.
@@ -149,9 +173,8 @@ fn rustup_flags() -> Vec<String> {
     .to_vec()
 }
 
-fn add_rustup_target(shell: &Shell, target: &str, offline: bool) -> Result<()> {
-    let libraries =
-        PathBuf::from(cmd!(shell, "rustc --print sysroot").quiet().read()?).join("lib/rustlib");
+fn add_rustup_target(shell: &Shell, sysroot: &Path, target: &str, offline: bool) -> Result<()> {
+    let libraries = sysroot.join("lib/rustlib");
     if libraries.join(target).join("lib").is_dir() {
         return Ok(());
     }
@@ -303,7 +326,7 @@ fn assemble_sysroot(shell: &Shell, built: &Path, target: &str, ready: &Path) -> 
     }
     // Build scripts and procedural macros of the agent's dependencies run on this machine.
     let host = cmd!(shell, "rustc --print host-tuple").quiet().read()?;
-    let toolchain = PathBuf::from(cmd!(shell, "rustc --print sysroot").quiet().read()?);
+    let toolchain = sysroot(shell)?;
     std::os::unix::fs::symlink(
         toolchain.join("lib/rustlib").join(&host),
         libraries.join(&host),

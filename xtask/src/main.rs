@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one command of the workspace. Dispatch only; each command lives in a file of its name.
 
 mod agent;
+mod agent_key;
 mod bench;
 mod boards;
 mod descendants;
