@@ -59,6 +59,10 @@ const TOOLS: &[Tool] = &[
         package: "dosfstools",
     },
     Tool {
+        program: "losetup",
+        package: "mount",
+    },
+    Tool {
         program: "mkfs.ext4",
         package: "e2fsprogs",
     },
