@@ -10,7 +10,6 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -62,6 +61,7 @@ struct Circumstances<'a> {
 
 /// What is the same each time.
 struct Ingredients<'a> {
+    program: &'a Path,
     board: &'a str,
     format: ImageFormat,
     agent: &'a Path,
@@ -111,8 +111,12 @@ fn reproduce(workspace: &Workspace, board: &Board, args: &Args) -> Result<String
     let debs = image::fetch_packages(workspace, board, &args.source, &site()?, &bars)?;
     let scratch = tempfile::tempdir()?;
     let _unfinished = interrupt::Unfinished::scratch(scratch.path());
-    // The other user has to pass.
+    // The other user has to pass, and to run this program.
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o711))?;
+    let program = scratch.path().join("xtask");
+    let running = std::env::current_exe().context("while looking for this program")?;
+    fs::copy(running, &program).context("while copying this program")?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     let here = Circumstances {
         folder: scratch.path().join("here"),
         user: None,
@@ -123,7 +127,7 @@ fn reproduce(workspace: &Workspace, board: &Board, args: &Args) -> Result<String
     };
     let elsewhere = Circumstances {
         folder: scratch.path().join("else where"),
-        user: other_user()?,
+        user: other_user(&program)?,
         umask: "077",
         zone: "Pacific/Kiritimati",
         locale: "tr_TR.UTF-8",
@@ -132,6 +136,7 @@ fn reproduce(workspace: &Workspace, board: &Board, args: &Args) -> Result<String
     let given = scratch.path().join("agent");
     fs::copy(&agent, &given).context("while copying the agent")?;
     let ingredients = Ingredients {
+        program: &program,
         board: &board.id,
         format: args.format,
         agent: &given,
@@ -162,18 +167,29 @@ fn site() -> Result<SiteOptions> {
 }
 
 /// Only root can be somebody else.
-fn other_user() -> Result<Option<u32>> {
+fn other_user(program: &Path) -> Result<Option<u32>> {
     if !rustix::process::geteuid().is_root() {
         return without_other_user("only root can build as another user");
     }
-    // The checkout and this program may be where others cannot look.
-    let probe = own_program()?.arg("boards").uid(OTHER_USER).output();
-    match probe {
+    match as_user(OTHER_USER).arg(program).arg("boards").output() {
         Ok(output) if output.status.success() => Ok(Some(OTHER_USER)),
-        _ => {
-            without_other_user("other users cannot read this checkout, or run what was built of it")
-        }
+        Ok(output) => without_other_user(String::from_utf8_lossy(&output.stderr).trim_end()),
+        Err(error) => without_other_user(&format!("cannot run setpriv: {error}")),
     }
+}
+
+/// Returns a command that runs its arguments as another user, who may read whatever root may: checkouts are often where others cannot look.
+fn as_user(user: u32) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--reuid={user}"))
+        .arg(format!("--regid={user}"))
+        .arg("--clear-groups")
+        .args([
+            "--inh-caps=+dac_read_search",
+            "--ambient-caps=+dac_read_search",
+        ]);
+    command
 }
 
 fn without_other_user(reason: &str) -> Result<Option<u32>> {
@@ -182,11 +198,6 @@ fn without_other_user(reason: &str) -> Result<Option<u32>> {
     }
     eprintln!("SKIPPED: another user: {reason}");
     Ok(None)
-}
-
-fn own_program() -> Result<Command> {
-    let path = std::env::current_exe().context("while looking for this program")?;
-    Ok(Command::new(path))
 }
 
 impl Circumstances<'_> {
@@ -218,12 +229,11 @@ impl Circumstances<'_> {
         let output = self
             .folder
             .join(format!("{name}.{}", ingredients.format.extension()));
-        let program = own_program()?;
-        let mut command = Command::new("sh");
+        let mut command = self.user.map_or_else(|| Command::new("env"), as_user);
         // A process's umask is its own affair; this shell's becomes the builder's.
         command
-            .args(["-c", "umask \"$0\" && exec \"$@\"", self.umask])
-            .arg(program.get_program())
+            .args(["sh", "-c", "umask \"$0\" && exec \"$@\"", self.umask])
+            .arg(ingredients.program)
             .args(["image", "--offline", "--board", ingredients.board])
             .args(["--ssid", SSID, "--open", "--country", COUNTRY])
             .arg("--agent")
@@ -236,9 +246,6 @@ impl Circumstances<'_> {
             .env("TMPDIR", &self.folder)
             .env("TZ", self.zone)
             .env("LC_ALL", self.locale);
-        if let Some(user) = self.user {
-            command.uid(user).gid(user);
-        }
         let outcome = self.run(&mut command)?;
         if !outcome.status.success() {
             let said = String::from_utf8_lossy(&outcome.stderr);

@@ -31,6 +31,10 @@ const TOOLS: &[Tool] = &[
         package: "util-linux",
     },
     Tool {
+        program: "setpriv",
+        package: "util-linux",
+    },
+    Tool {
         program: "dnsmasq",
         package: "dnsmasq-base",
     },
