@@ -145,7 +145,7 @@ const PEERS: &[Tool] = &[
     },
 ];
 
-/// What people make images with by hand, beside what the tests need.
+/// What people make images with by hand; the tests need some of it as well, but whoever only measures need not install all of theirs.
 const RECIPE: &[Tool] = &[
     Tool {
         program: "mmdebstrap",
