@@ -24,6 +24,8 @@ pub struct Board {
     pub models: Vec<String>,
     /// What is known to work, and how that was found out.
     pub tested: String,
+    /// What Raspberry Pi Imager calls the devices it is for; none where it has no such device.
+    pub imager_tags: Vec<String>,
     /// The processor, as Debian's ports divide them.
     pub arch: Arch,
     /// The serial console, as the kernel's `console=` wants it.
@@ -303,6 +305,7 @@ pub fn parse_board(
         name: raw.name,
         models: raw.models,
         tested: raw.tested,
+        imager_tags: raw.imager_tags,
         arch: raw.arch,
         console: raw.console,
         kernel: raw.kernel,
@@ -356,6 +359,7 @@ fn check(board: &Board) -> Result<(), BoardError> {
     const INTERFACE: &str = "an interface name has 1 to 15 letters, digits, `-` or `_`";
     const WORD: &str = "it is one word of the kernel's command line";
     const PATH: &str = "it is a relative path without `.` and `..`";
+    const TAG: &str = "a tag of Imager's is a model and the processor's width: `pi3-64bit`, or `pi2-32bit` for armhf and armel";
     let refuse = |key, value: &str, rule| {
         Err(BoardError::Value {
             id: board.id.clone(),
@@ -374,6 +378,13 @@ fn check(board: &Board) -> Result<(), BoardError> {
     }
     if !is_word(&board.console) {
         return refuse("console", &board.console, WORD);
+    }
+    if let Some(tag) = board
+        .imager_tags
+        .iter()
+        .find(|tag| !is_imager_tag(tag, board.arch))
+    {
+        return refuse("imager-tags", tag, TAG);
     }
     let boot_file = std::iter::once(("kernel.boot-file", &board.kernel.boot_file));
     let trees = &board.kernel.device_trees;
@@ -396,6 +407,8 @@ struct RawBoard {
     name: String,
     models: Vec<String>,
     tested: String,
+    #[serde(default)]
+    imager_tags: Vec<String>,
     arch: Arch,
     console: String,
     #[serde(default)]
@@ -429,6 +442,16 @@ fn is_interface_name(name: &str) -> bool {
 
 fn is_word(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn is_imager_tag(tag: &str, arch: Arch) -> bool {
+    let width = match arch {
+        Arch::Arm64 => "-64bit",
+        Arch::Armhf | Arch::Armel => "-32bit",
+    };
+    tag.strip_suffix(width)
+        .and_then(|model| model.strip_prefix("pi"))
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn is_inner_path(path: &str) -> bool {
@@ -482,6 +505,11 @@ mod tests {
                 "unknown variant `mips`",
             ),
             ("name =", "nmae =", "unknown field `nmae`"),
+            (
+                "imager-tags = [\"pi3-64bit\"]",
+                "imager-tags = [\"pi3-32bit\"]",
+                "imager-tags is `pi3-32bit`",
+            ),
             ("[wired]", "[wired]\nmodem = 1", "unknown field `modem`"),
             (
                 "console = \"ttyS1,115200\"",

@@ -9,6 +9,7 @@
 
 pub mod board;
 pub mod card;
+pub mod catalogue;
 pub mod credentials;
 mod deb822;
 pub mod device_tree;

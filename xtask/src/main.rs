@@ -4,6 +4,7 @@ mod agent;
 mod agent_key;
 mod bench;
 mod boards;
+mod catalogue;
 mod descendants;
 mod diff;
 mod e2e;
@@ -54,6 +55,8 @@ enum Command {
     Flash(flash::Args),
     /// Look through an image for what keeps a board from starting, or should never be on a card
     Verify(verify::Args),
+    /// Write the list that Raspberry Pi Imager offers images from
+    Catalogue(catalogue::Args),
     /// Show what two images differ in
     Diff(diff::Args),
     /// Build images twice, as different users and in different places, and check that they are the same
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Command::Qemu(args) => qemu::run(&args),
         Command::Flash(args) => flash::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Catalogue(args) => catalogue::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),
         Command::E2e(args) => e2e::run(&args),

@@ -1,13 +1,12 @@
 //! `cargo xtask verify`: looks through a finished image for what keeps a board from starting, or what should never be on a card.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use imagegen::board::Board;
 use imagegen::inspect::image::{Image, Unreadable, read_image};
 use imagegen::inspect::packed::open_image_file;
-use imagegen::inspect::verify::{Finding, check_ids, verify};
+use imagegen::inspect::verify::{Finding, check_ids, is_for, verify};
 use serde_json::json;
 
 use crate::boards;
@@ -65,32 +64,16 @@ pub fn open(path: &Path) -> Result<Image> {
     Ok(image)
 }
 
-/// An image does not say what board it is for, but no two boards have the same device trees.
+/// Returns the board that an image is for.
 fn guess(boards: Vec<Board>, image: &Image) -> Result<Board> {
-    let names = |board: &Board| -> BTreeSet<String> {
-        let paths = board.kernel.device_trees.iter();
-        paths
-            .filter_map(|path| path.rsplit('/').next())
-            .map(str::to_owned)
-            .collect()
-    };
-    let there: BTreeSet<String> = image
-        .boot
-        .iter()
-        .flat_map(|boot| boot.tree.entries(""))
-        .map(|(name, _)| name.to_owned())
-        .filter(|name| name.ends_with(".dtb"))
-        .collect();
-    boards
-        .into_iter()
-        .find(|board| names(board) == there)
-        .ok_or_else(|| {
-            UsageError::new(
-                "the device trees in the image are those of no board",
-                "say which one it is for: --board BOARD; `cargo xtask boards` lists them",
-            )
-            .into()
-        })
+    let board = boards.into_iter().find(|board| is_for(image, board));
+    board.ok_or_else(|| {
+        UsageError::new(
+            "the device trees in the image are those of no board",
+            "say which one it is for: --board BOARD; `cargo xtask boards` lists them",
+        )
+        .into()
+    })
 }
 
 fn as_text(board: &Board, findings: &[Finding]) -> String {

@@ -1,6 +1,6 @@
 //! Reads a squashfs into a tree, as the kernel would mount it.
 
-use std::io::{self, BufRead, Read, Seek};
+use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
 use backhand::{BackhandError, FilesystemReader, InnerNode};
 use thiserror::Error;
@@ -43,6 +43,19 @@ pub enum SquashfsReadError {
     /// More than any root has.
     #[error("the files in the squashfs are larger than {} GiB", CONTENT_MAX >> 30)]
     TooLarge,
+}
+
+/// Reads when the squashfs that begins at an offset was made, in seconds since 1970 (superblock, `mkfs_time`).
+pub fn read_time(mut source: impl Read + Seek, offset: u64) -> io::Result<u32> {
+    const MAGIC: &[u8; 4] = b"hsqs";
+    let mut head = [0; 12];
+    source.seek(SeekFrom::Start(offset))?;
+    source.read_exact(&mut head)?;
+    let [m0, m1, m2, m3, .., t0, t1, t2, t3] = head;
+    match [m0, m1, m2, m3] == *MAGIC {
+        true => Ok(u32::from_le_bytes([t0, t1, t2, t3])),
+        false => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 /// Reads the squashfs that begins at an offset.

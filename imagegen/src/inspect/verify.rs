@@ -8,6 +8,8 @@ mod disk;
 mod initramfs;
 mod root;
 
+use std::collections::BTreeSet;
+
 use crate::board::Board;
 use crate::inspect::config_txt::{BootChoice, Machine, choose_boot};
 use crate::inspect::cpio::read_initramfs;
@@ -65,6 +67,25 @@ struct Choice {
 /// Returns the ids of all checks, in the order they are made.
 pub fn check_ids() -> impl Iterator<Item = &'static str> {
     checks().map(|check| check.id)
+}
+
+/// Whether an image is for a board: it does not say so, but no two boards have the same device trees.
+#[must_use]
+pub fn is_for(image: &Image, board: &Board) -> bool {
+    let wanted: BTreeSet<&str> = board
+        .kernel
+        .device_trees
+        .iter()
+        .filter_map(|path| path.rsplit('/').next())
+        .collect();
+    let there: BTreeSet<&str> = image
+        .boot
+        .iter()
+        .flat_map(|boot| boot.tree.entries(""))
+        .map(|(name, _)| name)
+        .filter(|name| name.ends_with(".dtb"))
+        .collect();
+    wanted == there
 }
 
 /// Looks through an image built for a board.

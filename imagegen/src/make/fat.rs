@@ -370,7 +370,7 @@ impl DosTime {
 }
 
 /// Year, month and day of a day counted from 1 January 1970; years begin in March inside, so that leap days come last.
-fn civil_date(days: u32) -> (u32, u32, u32) {
+pub(crate) fn civil_date(days: u32) -> (u32, u32, u32) {
     const DAYS_OF_400_YEARS: u32 = 146_097;
     let days = days + 719_468;
     let era = days / DAYS_OF_400_YEARS;

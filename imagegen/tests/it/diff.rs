@@ -4,7 +4,7 @@ use expect_test::expect;
 use imagegen::inspect::diff::{Change, Difference, diff};
 use imagegen::tree::Node;
 
-use crate::verify::Draft;
+use crate::sample::Draft;
 
 fn told(difference: &Difference) -> String {
     let lines = |title: &str, changes: &[Change]| -> String {

@@ -8,6 +8,7 @@
 mod archive;
 mod card;
 mod card_disks;
+mod catalogue;
 mod debs;
 mod diff;
 mod fetching;
@@ -16,6 +17,7 @@ mod mirror_server;
 mod modules;
 mod plan;
 mod readers;
+mod sample;
 mod verify;
 mod writers;
 mod writers_disk;

@@ -12,9 +12,7 @@ use imagegen::tree::{Content, Node, Tree};
 use proptest::prelude::*;
 
 use crate::readers::{available, run};
-
-/// 13 November 2026, 12:34:56.
-pub(crate) const TIME: u32 = 1_794_573_296;
+pub(crate) use crate::sample::TIME;
 
 /// What every file system can hold: odd names, odd sizes, many and deep directories.
 pub(crate) fn plain_tree() -> Tree {

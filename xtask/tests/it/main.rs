@@ -4,8 +4,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod catalogue;
 mod command;
 mod flash;
 mod interrupted;
 mod mirrors;
 mod mistakes;
+#[path = "../../../imagegen/tests/it/sample.rs"]
+mod sample;
