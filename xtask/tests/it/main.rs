@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod command;
+mod documents;
 mod flash;
 mod interrupted;
 mod mirrors;
