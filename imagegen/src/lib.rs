@@ -7,6 +7,7 @@
 //!
 //! Nothing here prints, runs a program or needs root. `plan` does no I/O; the network is in `make::fetch` alone.
 
+pub mod agent;
 pub mod board;
 pub mod card;
 pub mod catalogue;

@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use imagegen::agent::AgentBill;
 use imagegen::board::Board;
+use imagegen::make::crates::{load_crates, load_libraries};
 use xshell::{Shell, cmd};
 
 use crate::agent_key::{AgentKey, Build};
@@ -33,6 +35,9 @@ const UNWINDER: &[&str] = &[
     "_Unwind_FindEnclosingFunction",
     "_Unwind_VRS_Get",
 ];
+
+/// The crate of the agent.
+const PACKAGE: &str = "footbridge-agent";
 
 /// Builds the agent and prints the path of the binary.
 pub fn run(args: &Args) -> Result<()> {
@@ -110,18 +115,18 @@ fn compile(
         arguments: &[&flags[..], &[target.to_owned()]].concat(),
         variables: std::env::vars_os().collect(),
     })?;
-    if key.is_of(&binary) {
+    if key.is_of(&binary) && load_bill(&binary).is_ok() {
         return Ok(binary);
     }
     let _step = bars.map(|bars| bars.step(&format!("building the agent for {target}")));
-    cmd!(
+    let messages = cmd!(
         shell,
-        "cargo build --quiet --locked --release --package footbridge-agent --bin footbridge --target {target} --target-dir {output}"
+        "cargo build --quiet --locked --release --package {PACKAGE} --bin footbridge --target {target} --target-dir {output} --message-format json-render-diagnostics"
     )
     // With --target these reach only code for the board; the separator is cargo's, so that paths may hold spaces.
     .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
     .quiet()
-    .run()
+    .read()
     .map_err(|error| {
         Failure::new(
             format!("cannot build the agent: {error}"),
@@ -134,9 +139,37 @@ fn compile(
     if !binary.is_file() {
         bail!("cargo built no {}", binary.display());
     }
+    let compiler = cmd!(shell, "rustc -V").quiet().read()?;
+    let contents = AgentBill {
+        name: PACKAGE.to_owned(),
+        target: target.to_owned(),
+        crates: load_crates(
+            &messages,
+            &output.join(target),
+            &workspace.root.join("Cargo.lock"),
+        )?,
+        libraries: load_libraries(sysroot, &compiler),
+        compiler,
+    };
+    let bill = bill_of(&binary);
+    fs::write(&bill, contents.encode())
+        .with_context(|| format!("while writing {}", bill.display()))?;
     key.keep(&binary)
         .with_context(|| format!("while noting what {} was built from", binary.display()))?;
     Ok(binary)
+}
+
+/// Returns where it says what a program of the agent was linked from: beside the program.
+pub fn bill_of(program: &Path) -> PathBuf {
+    program.with_extension("bill.json")
+}
+
+/// Loads what a program of the agent was linked from.
+pub fn load_bill(program: &Path) -> Result<AgentBill> {
+    let path = bill_of(program);
+    let while_reading = || format!("while reading {}", path.display());
+    let text = fs::read_to_string(&path).with_context(while_reading)?;
+    AgentBill::parse(&text).with_context(while_reading)
 }
 
 fn sysroot(shell: &Shell) -> Result<PathBuf> {

@@ -4,6 +4,7 @@
 //! What makes the bytes of an image reads no clock, no environment and no file: those modules deny clippy's list of such calls.
 
 pub mod cache;
+pub mod crates;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod deb;
 pub mod disk;
