@@ -20,7 +20,7 @@ use crate::inspect::packed::{ImageStream, open_image_file, open_image_stream};
 use crate::inspect::squashfs::read_time;
 use crate::inspect::verify::{is_for, verify};
 use crate::make::disk::ImageFormat;
-use crate::make::fat::civil_date;
+use crate::calendar::civil_date;
 use crate::make::fetch::Progress;
 use crate::plan::boot::INITRAMFS_FILE;
 use crate::plan::disk::ROOT_PARTITION;

@@ -69,6 +69,19 @@ pub enum Security {
     Mixed(Passphrase),
 }
 
+impl Security {
+    /// Returns what it is called, without its key.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Wpa2(_) => "wpa2",
+            Self::Wpa3(_) => "wpa3",
+            Self::Mixed(_) => "mixed",
+        }
+    }
+}
+
 /// A pre-shared key as a person gives it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Psk {

@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod board;
+mod calendar;
 pub mod card;
 pub mod catalogue;
 pub mod credentials;
@@ -26,6 +27,7 @@ pub mod plan;
 pub mod recipe;
 pub mod relation;
 pub mod resolve;
+pub mod sbom;
 pub mod sha256;
 pub mod site;
 pub mod tree;

@@ -10,13 +10,14 @@ use imagegen::board::Board;
 use imagegen::credentials::Security;
 use imagegen::lock::Lock;
 use imagegen::make::cache::{CACHE_SIZE_MAX, SystemCache};
-use imagegen::make::disk::{Draft, ImageFormat};
+use imagegen::make::disk::{Draft, ImageFormat, LICENCES};
 use imagegen::make::image::{Built, Debs, ImageInputs, load_kernel, make_image, make_system};
 use imagegen::make::kernel::Kernel;
 use imagegen::make::system::{System, SystemKey};
 use imagegen::overlays::{Overlays, load_overlays};
 use imagegen::plan::{Plan, PlanInputs, features_of, plan};
 use imagegen::resolve::Resolution;
+use imagegen::sbom::NonFree;
 use imagegen::site::SiteOptions;
 
 use crate::agent;
@@ -24,7 +25,7 @@ use crate::progress::Bars;
 use crate::source::Source;
 use crate::usage::{Failure, UsageError};
 use crate::workspace::Workspace;
-use crate::{boards, interrupt, lock, site};
+use crate::{boards, interrupt, lock, origin, site};
 
 /// The image to build.
 #[derive(clap::Args)]
@@ -37,7 +38,7 @@ pub struct Args {
     gadget: bool,
     #[command(flatten)]
     site: site::SiteArgs,
-    /// Where to write the image (default: target/images/footbridge-BOARD.img); FILE.bmap and FILE.sha256 go beside it
+    /// Where to write the image (default: target/images/footbridge-BOARD.img); what describes it goes beside it
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// What the file is: img, img.zst or img.xz (default: what its name says, or img)
@@ -93,6 +94,9 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let outcome = build(&workspace, &job, &bars)?;
     eprintln!("{}", summary(&outcome, begin.elapsed().as_secs_f64()));
+    if let Some(line) = non_free(&outcome.image.non_free, &output) {
+        eprintln!("{line}");
+    }
     println!("{}", output.display());
     Ok(())
 }
@@ -172,11 +176,12 @@ pub fn build(workspace: &Workspace, job: &Job, bars: &Bars) -> Result<Outcome> {
         Some(path) => path.to_owned(),
         None => agent::build(workspace, job.board, job.source, bars)?,
     };
+    let origin = origin::of(workspace, job, agent::load_bill(&agent)?)?;
     let agent = fs::read(&agent).with_context(|| format!("while reading {}", agent.display()))?;
     let agent: Arc<[u8]> = agent.into();
     let inputs = inputs(&prepared, &agent)?;
     let system = system(workspace, job.source, &prepared, &inputs, bars)?;
-    let image = make_image(&prepared.plan, &system, inputs.time, draft, bars)?;
+    let image = make_image(&prepared.plan, &system, &inputs, &origin, draft, bars)?;
     Ok(Outcome {
         prepared,
         agent,
@@ -296,6 +301,21 @@ fn check_output(output: &Path) -> Result<()> {
         .into()),
         _ => Ok(()),
     }
+}
+
+/// Names what is not free software, and where its licences are.
+fn non_free(packages: &[NonFree], output: &Path) -> Option<String> {
+    let names: Vec<String> = packages
+        .iter()
+        .map(|package| format!("{} {}", package.name, package.version))
+        .collect();
+    let licences = format!("{}{LICENCES}", output.display());
+    (!names.is_empty()).then(|| {
+        format!(
+            "not free software in it: {}; licences in {licences}",
+            names.join(", ")
+        )
+    })
 }
 
 fn summary(outcome: &Outcome, seconds: f64) -> String {

@@ -186,7 +186,8 @@ fn summary(changes: &[Change]) -> String {
     )
 }
 
-fn path_of(workspace: &Workspace, architecture: &str) -> PathBuf {
+/// Returns where the lock of an architecture is.
+pub fn path_of(workspace: &Workspace, architecture: &str) -> PathBuf {
     workspace.locks().join(format!("{architecture}.toml"))
 }
 

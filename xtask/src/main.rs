@@ -15,6 +15,7 @@ mod image;
 mod interrupt;
 mod lock;
 mod networks;
+mod origin;
 mod plan;
 mod power_cuts;
 mod progress;

@@ -17,7 +17,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use imagegen::board::Board;
 use imagegen::credentials::{Security, Ssid};
-use imagegen::make::disk::ImageFormat;
+use imagegen::make::disk::{CYCLONEDX, ImageFormat, LICENCES, SPDX};
 use imagegen::site::{CountryCode, Hostname, SiteOptions};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -134,7 +134,12 @@ fn reproduce(workspace: &Workspace, board: &Board, args: &Args) -> Result<String
         one_processor: true,
     };
     let given = scratch.path().join("agent");
-    fs::copy(&agent, &given).context("while copying the agent")?;
+    for (from, to) in [
+        (agent.clone(), given.clone()),
+        (agent::bill_of(&agent), agent::bill_of(&given)),
+    ] {
+        fs::copy(&from, &to).with_context(|| format!("while copying {}", from.display()))?;
+    }
     let ingredients = Ingredients {
         program: &program,
         board: &board.id,
@@ -274,14 +279,20 @@ impl Circumstances<'_> {
 
 /// Returns the digest that all images have; keeps two that differ.
 fn compare(workspace: &Workspace, board: &Board, images: &[PathBuf]) -> Result<String> {
-    let described = |image: &PathBuf| -> Result<(String, String)> {
+    let described = |image: &PathBuf| -> Result<(String, [String; 4])> {
         let beside = |suffix: &str| {
             let mut path = image.clone().into_os_string();
             path.push(suffix);
             fs::read_to_string(&path).with_context(|| format!("while reading {path:?}"))
         };
         let digest: String = beside(".sha256")?.chars().take(64).collect();
-        Ok((digest, beside(".bmap")?))
+        let others = [
+            beside(".bmap")?,
+            beside(CYCLONEDX)?,
+            beside(SPDX)?,
+            beside(LICENCES)?,
+        ];
+        Ok((digest, others))
     };
     let [first, others @ ..] = images else {
         bail!("no image was built");

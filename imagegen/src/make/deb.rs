@@ -113,6 +113,15 @@ pub fn read_files(deb: &[u8], limit: u64) -> Result<Files, DebError> {
 }
 
 impl Files {
+    /// Returns those files whose path, as it is in the package, is wanted.
+    #[must_use]
+    pub fn select(&self, wanted: impl Fn(&str) -> bool) -> Self {
+        let entries = self.entries.iter().filter(|entry| wanted(&entry.path));
+        Files {
+            entries: entries.cloned().collect(),
+        }
+    }
+
     /// Puts the files into a tree; `filter` is asked for every path (`usr/bin/x`, links followed) whether to take it.
     pub fn place(self, tree: &mut Tree, filter: impl Fn(&str) -> bool) -> Result<(), DebError> {
         let mut placing = Placing {
@@ -224,7 +233,7 @@ fn take_member<'a>(rest: &mut &'a [u8]) -> Option<Part<'a>> {
 }
 
 /// An entry of a part's tar archive, with its path checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     /// Without a leading `./`; empty for the root.
     path: String,

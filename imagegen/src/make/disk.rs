@@ -19,7 +19,8 @@ use sha2::Digest;
 use thiserror::Error;
 
 use self::block_map::block_map;
-pub use self::draft::Draft;
+use self::draft::{BLOCK_MAP, CHECKSUM};
+pub use self::draft::{CYCLONEDX, Draft, LICENCES, PROVENANCE, Papers, SPDX};
 pub use self::format::{ImageFormat, ParseFormatError, XZ_PRESET, ZSTD_LEVEL};
 use self::format::{pack, packing_threads};
 use crate::make::fat::{FatError, FatLabel, FatOptions, write_fat32};
@@ -100,11 +101,13 @@ impl DiskError {
     }
 }
 
-/// Writes an image; an older one of that name is replaced in one step.
+/// Writes an image; an older one of that name is replaced in one step. `papers` is told the name and the digest of the file, and says what is
+/// to lie beside it.
 pub fn write_disk(
     draft: Draft,
     layout: &DiskLayout,
     parts: &DiskParts<'_>,
+    papers: impl FnOnce(&str, Sha256) -> Papers,
 ) -> Result<(), DiskError> {
     let path = draft.destination().to_owned();
     let directory = draft.directory().to_owned();
@@ -115,8 +118,11 @@ pub fn write_disk(
         PartError::RootTooLarge { size, partition } => DiskError::RootTooLarge { size, partition },
     })?;
     let (block_map, digest) = describe(&draft, layout.total, &used).map_err(explain)?;
-    let checksum = checksum_line(digest, path.file_name().unwrap_or_default());
-    draft.finish(&block_map, &checksum).map_err(explain)
+    let name = path.file_name().unwrap_or_default();
+    let mut papers = papers(&name.to_string_lossy(), digest);
+    papers.insert(BLOCK_MAP, block_map);
+    papers.insert(CHECKSUM, checksum_line(digest, name));
+    draft.finish(&papers).map_err(explain)
 }
 
 /// Makes the block map, and meanwhile the compressed image if there is to be one; returns the map and the digest of what gets the name. An

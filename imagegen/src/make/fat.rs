@@ -18,6 +18,7 @@ use thiserror::Error;
 pub use names::NameFault;
 
 use self::names::{RECORD_SIZE, StoredName, record_count, store_names};
+use crate::calendar::civil_date;
 use crate::tree::{Content, Node, Tree};
 
 const SECTOR: u64 = 512;
@@ -367,24 +368,6 @@ impl DosTime {
             time: time as u16,
         }
     }
-}
-
-/// Year, month and day of a day counted from 1 January 1970; years begin in March inside, so that leap days come last.
-pub(crate) fn civil_date(days: u32) -> (u32, u32, u32) {
-    const DAYS_OF_400_YEARS: u32 = 146_097;
-    let days = days + 719_468;
-    let era = days / DAYS_OF_400_YEARS;
-    let of_era = days % DAYS_OF_400_YEARS;
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    (era * 400 + year_of_era + u32::from(month <= 2), month, day)
 }
 
 fn write_reserved(

@@ -13,8 +13,10 @@ use crate::make::deb::{DebError, Files, read_control, read_files};
 use crate::make::disk::{DiskError, DiskParts, Draft, write_disk};
 use crate::make::fat::{FatError, FatLabel};
 use crate::make::fetch::Progress;
+use crate::make::identity::identify;
 use crate::make::initramfs::{InitramfsError, InitramfsOptions, write_initramfs};
 use crate::make::kernel::{Kernel, KernelError, take_kernel};
+use crate::make::licences::{collect_licences, is_licence};
 use crate::make::parallel;
 use crate::make::rootfs::{RootError, RootParts, assemble_root};
 use crate::make::squashfs::{SquashfsError, SquashfsOptions, write_squashfs};
@@ -24,6 +26,7 @@ use crate::plan::disk::{BOOT_SIZE_MIN, DiskLayout, DiskSizes, LayoutError};
 use crate::plan::{Place, Plan};
 use crate::recipe::Cover;
 use crate::resolve::Resolution;
+use crate::sbom::{Bill, Build, NonFree, Origin, papers};
 use crate::tree::{Node, Tree, TreeError};
 
 /// Name of the boot partition, which people see when they put the card into a computer.
@@ -65,6 +68,8 @@ pub struct Built {
     pub boot_size: u64,
     /// Where everything lies.
     pub layout: DiskLayout,
+    /// What of it is not free software.
+    pub non_free: Vec<NonFree>,
 }
 
 /// Why there is no image. Nothing is left behind.
@@ -110,6 +115,9 @@ pub enum ImageError {
     /// A package lacks a file that the boot needs.
     #[error("no package has /{0}")]
     Missing(String),
+    /// The packages' documents do not fit together.
+    #[error("the packages' copyright files do not fit together")]
+    Licences(#[source] TreeError),
     /// Parts of the boot do not fit together.
     #[error("the boot files do not fit together")]
     Tree(#[from] TreeError),
@@ -148,12 +156,17 @@ pub fn make_system(
     progress: &dyn Progress,
 ) -> Result<System, ImageError> {
     let source = Source { plan, inputs, debs };
-    let kernel = step(progress, "unpacking the kernel", || unpack_kernel(&source))?;
+    let mut documents = Tree::new();
+    let kernel = step(progress, "unpacking the kernel", || {
+        unpack_kernel(&source, &mut documents)
+    })?;
     let modules = Modules::select(plan, &kernel)?;
     let mut boot = Tree::new();
     add_kernel(plan, &kernel, &mut boot)?;
     drop(kernel);
-    let packages = step(progress, "unpacking packages", || Unpacked::read(&source))?;
+    let packages = step(progress, "unpacking packages", || {
+        Unpacked::read(&source, &mut documents)
+    })?;
     add_boot_firmware(plan, &packages.boot_firmware, &mut boot)?;
     let busybox = packages
         .root
@@ -167,7 +180,8 @@ pub fn make_system(
         modules: modules.root,
         agent: inputs.agent.clone(),
     };
-    let root = assemble_root(&plan.root, root_parts)?;
+    let mut root = assemble_root(&plan.root, root_parts)?;
+    let identity = identify(&mut root, &boot, plan, inputs)?;
     let (root, initramfs) = step(progress, "compressing the file systems", || {
         both(
             || make_squashfs(&root, inputs.time),
@@ -181,18 +195,26 @@ pub fn make_system(
     Ok(System {
         root: root.into(),
         boot: files.collect(),
+        identity,
+        licences: collect_licences(&documents, inputs.resolution).map_err(ImageError::Licences)?,
     })
 }
 
-/// Makes the image of a plan from its system and gives it its name, once all of it is there. `time` is that of everything on the boot
-/// partition, seconds since 1970.
+/// Makes the image of a plan from its system and gives it its name, once all of it is there, and so to what describes it.
 pub fn make_image(
     plan: &Plan,
     system: &System,
-    time: u32,
+    inputs: &ImageInputs<'_>,
+    origin: &Origin,
     output: Draft,
     progress: &dyn Progress,
 ) -> Result<Built, ImageError> {
+    let build = Build {
+        plan,
+        system,
+        inputs,
+    };
+    let bill = Bill::of(&build, &origin.agent);
     let boot = make_boot(plan, system)?;
     let sizes = DiskSizes {
         boot: BOOT_SIZE_MIN.max(boot.total_size() + BOOT_SLACK),
@@ -202,11 +224,13 @@ pub fn make_image(
     let parts = DiskParts {
         boot: &boot,
         boot_label: FatLabel::new(BOOT_LABEL)?,
-        time,
+        time: inputs.time,
         root: &system.root,
     };
     step(progress, "writing the image", || {
-        write_disk(output, &layout, &parts)
+        write_disk(output, &layout, &parts, |name, digest| {
+            papers(&build, &bill, origin, name, digest)
+        })
     })?;
     let initramfs = system.boot.get(INITRAMFS_FILE);
     Ok(Built {
@@ -215,6 +239,7 @@ pub fn make_image(
         initramfs_size: initramfs.map_or(0, |bytes| bytes.len() as u64),
         boot_size: boot.total_size(),
         layout,
+        non_free: bill.non_free().collect(),
     })
 }
 
@@ -224,7 +249,7 @@ pub fn load_kernel(
     inputs: &ImageInputs<'_>,
     debs: &Debs,
 ) -> Result<Kernel, ImageError> {
-    unpack_kernel(&Source { plan, inputs, debs })
+    unpack_kernel(&Source { plan, inputs, debs }, &mut Tree::new())
 }
 
 /// What packages are read for.
@@ -258,12 +283,13 @@ struct Unpacked {
 }
 
 impl Unpacked {
-    fn read(source: &Source<'_>) -> Result<Self, ImageError> {
+    fn read(source: &Source<'_>, documents: &mut Tree) -> Result<Self, ImageError> {
         let radio: Vec<&String> = source.plan.radio.firmware.keys().collect();
         let boot_firmware = packages_at(source.plan, Place::BootFirmware);
         let root = packages_at(source.plan, Place::Root);
         let names = [&root[..], &radio, &boot_firmware].concat();
         let mut files = read_packages(source, &names)?;
+        place_documents(&files, documents)?;
         let removals = &source.plan.root.removals;
         let removed = |path: &str| removals.iter().any(|pattern| pattern.covers(path));
         Ok(Unpacked {
@@ -343,6 +369,22 @@ fn place(
     Ok(tree)
 }
 
+/// Puts what packages say of their licences into a tree; the image has none of it.
+fn place_documents(
+    files: &BTreeMap<String, Files>,
+    documents: &mut Tree,
+) -> Result<(), ImageError> {
+    for (name, files) in files {
+        let selected = files.select(is_licence);
+        let placed = selected.place(documents, |_| true);
+        placed.map_err(|err| ImageError::Unpack {
+            package: name.clone(),
+            err,
+        })?;
+    }
+    Ok(())
+}
+
 /// Packages in the order of their names, but first the one that brings the links of the top level: `bin -> usr/bin` and so on.
 fn packages_at(plan: &Plan, place: Place) -> Vec<&String> {
     const FIRST: &str = "base-files";
@@ -356,9 +398,10 @@ fn packages_at(plan: &Plan, place: Place) -> Vec<&String> {
     names
 }
 
-fn unpack_kernel(source: &Source<'_>) -> Result<Kernel, ImageError> {
+fn unpack_kernel(source: &Source<'_>, documents: &mut Tree) -> Result<Kernel, ImageError> {
     let names = packages_at(source.plan, Place::Kernel);
     let mut files = read_packages(source, &names)?;
+    place_documents(&files, documents)?;
     let packages = place(&names, &mut files, |_| true)?;
     Ok(take_kernel(&packages, &source.plan.kernel_release)?)
 }

@@ -11,11 +11,15 @@ pub mod disk;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod fat;
 pub mod fetch;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod identity;
 pub mod image;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod initramfs;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod kernel;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod licences;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod modules;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -7,7 +7,8 @@
 //! | magic | SHA-256 of what follows | files: u32 | for each: length of name: u32, name, size: u64 | contents of each |
 //! ```
 //!
-//! The first file is the root and has no name.
+//! The names begin with what a file is: `root`, `boot/…`, `identity` (id and version, a line each), `licence/…` (of a package), `common/…`
+//! (a licence that those refer to).
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -16,13 +17,22 @@ use std::sync::Arc;
 use sha2::Digest;
 
 use crate::board::{Modules, Radio};
+use crate::make::identity::Identity;
 use crate::make::image::ImageInputs;
+use crate::make::licences::Licences;
 use crate::plan::boot::BootPlan;
 use crate::plan::overlay::PlannedNode;
 use crate::plan::{Plan, RootPlan};
 use crate::sha256::Sha256;
 
-const MAGIC: &[u8] = b"footbridge system 1\n";
+const MAGIC: &[u8] = b"footbridge system 2\n";
+
+// The names of what is in a system.
+const ROOT: &str = "root";
+const IDENTITY: &str = "identity";
+const BOOT: &str = "boot/";
+const LICENCE: &str = "licence/";
+const COMMON: &str = "common/";
 
 /// Digest of this builder's source; build.rs takes it.
 const BUILDER: &str = env!("IMAGEGEN_VERSION");
@@ -34,6 +44,10 @@ pub struct System {
     pub root: Arc<[u8]>,
     /// Files of the boot partition by path.
     pub boot: BTreeMap<String, Arc<[u8]>>,
+    /// What it says of itself.
+    pub identity: Identity,
+    /// What its packages say of their licences; not in the image.
+    pub licences: Licences,
 }
 
 /// The digest of everything that a system is made from.
@@ -90,6 +104,8 @@ impl SystemKey {
         for (name, package) in &resolution.packages {
             key.add(name.as_bytes());
             key.add(&package.sha256.0);
+            // What a system says of its packages is more than what their files say.
+            key.add_debug(&(package.architecture.as_str(), &package.source));
         }
         key.add(agent);
         key.add(&time.to_le_bytes());
@@ -129,13 +145,19 @@ impl KeyHash {
 impl System {
     /// Writes the bytes of a system.
     pub(crate) fn encode(&self, mut out: impl Write) -> io::Result<()> {
-        let head = self.head();
+        let files = self.files();
+        let mut head = (files.len() as u32).to_le_bytes().to_vec();
+        for (name, bytes) in &files {
+            head.extend((name.len() as u32).to_le_bytes());
+            head.extend(name.as_bytes());
+            head.extend((bytes.len() as u64).to_le_bytes());
+        }
         let mut hash = sha2::Sha256::new_with_prefix(&head);
-        self.contents().for_each(|bytes| hash.update(bytes));
+        files.values().for_each(|bytes| hash.update(bytes));
         out.write_all(MAGIC)?;
         out.write_all(&hash.finalize())?;
         out.write_all(&head)?;
-        self.contents().try_for_each(|bytes| out.write_all(bytes))
+        files.values().try_for_each(|bytes| out.write_all(bytes))
     }
 
     /// Reads a system back, if all of it is there as it was written.
@@ -156,26 +178,50 @@ impl System {
         for (name, size) in heads {
             files.insert(name.to_owned(), Arc::from(rest.take(size)?));
         }
-        Some(Self {
-            root: files.remove("")?,
-            boot: files,
-        })
+        Self::of_files(&files)
     }
 
-    fn head(&self) -> Vec<u8> {
-        let names = std::iter::once("").chain(self.boot.keys().map(String::as_str));
-        let mut head = (self.boot.len() as u32 + 1).to_le_bytes().to_vec();
-        for (name, bytes) in names.zip(self.contents()) {
-            head.extend((name.len() as u32).to_le_bytes());
-            head.extend(name.as_bytes());
-            head.extend((bytes.len() as u64).to_le_bytes());
+    fn files(&self) -> BTreeMap<String, Arc<[u8]>> {
+        let Identity { id, version } = &self.identity;
+        let identity = format!("{id}\n{version}");
+        let mut files = BTreeMap::from([
+            (ROOT.to_owned(), self.root.clone()),
+            (IDENTITY.to_owned(), Arc::from(identity.into_bytes())),
+        ]);
+        for (folder, of_folder) in [
+            (BOOT, &self.boot),
+            (LICENCE, &self.licences.of_packages),
+            (COMMON, &self.licences.common),
+        ] {
+            let named = of_folder.iter();
+            files.extend(named.map(|(name, bytes)| (format!("{folder}{name}"), bytes.clone())));
         }
-        head
+        files
     }
 
-    fn contents(&self) -> impl Iterator<Item = &[u8]> {
-        let boot = self.boot.values().map(|bytes| bytes.as_ref());
-        std::iter::once(self.root.as_ref()).chain(boot)
+    fn of_files(files: &BTreeMap<String, Arc<[u8]>>) -> Option<Self> {
+        let of_folder = |folder: &str| {
+            let files = files.iter();
+            files
+                .filter_map(|(path, bytes)| {
+                    Some((path.strip_prefix(folder)?.to_owned(), bytes.clone()))
+                })
+                .collect()
+        };
+        let identity = std::str::from_utf8(files.get(IDENTITY)?).ok()?;
+        let (id, version) = identity.split_once('\n')?;
+        Some(Self {
+            root: files.get(ROOT)?.clone(),
+            boot: of_folder(BOOT),
+            identity: Identity {
+                id: id.to_owned(),
+                version: version.to_owned(),
+            },
+            licences: Licences {
+                of_packages: of_folder(LICENCE),
+                common: of_folder(COMMON),
+            },
+        })
     }
 }
 
@@ -209,6 +255,14 @@ mod tests {
         System {
             root: Arc::from(*b"squashfs"),
             boot: BTreeMap::from([file("empty", b""), file("kernel8.img", b"kernel")]),
+            identity: Identity {
+                id: "footbridge-pi3".to_owned(),
+                version: "20231114.0".to_owned(),
+            },
+            licences: Licences {
+                of_packages: BTreeMap::from([file("kmod", b"as you like")]),
+                common: BTreeMap::from([file("GPL", b"freedom")]),
+            },
         }
     }
 

@@ -13,7 +13,7 @@ use imagegen::card::image::{Image, examine};
 use imagegen::card::journal::Mark;
 use imagegen::card::refusal::{Wanted, Wish};
 use imagegen::card::write::{FlashError, Job, Written, flash};
-use imagegen::make::disk::{DiskParts, Draft, ImageFormat, write_disk};
+use imagegen::make::disk::{DiskParts, Draft, ImageFormat, Papers, write_disk};
 use imagegen::make::fat::FatLabel;
 use imagegen::make::fetch::{Progress, Silent};
 use imagegen::make::squashfs::{SquashfsOptions, write_squashfs};
@@ -59,7 +59,8 @@ fn labelled(folder: &Path, name: &str, bytes: usize, label: &str) -> PathBuf {
         time: TIME,
         root: &root,
     };
-    write_disk(Draft::create(&path, format).unwrap(), &layout, &parts).unwrap();
+    let draft = Draft::create(&path, format).unwrap();
+    write_disk(draft, &layout, &parts, |_, _| Papers::new()).unwrap();
     path
 }
 

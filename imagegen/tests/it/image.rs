@@ -6,16 +6,20 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
+use imagegen::agent::{AgentBill, Crate, Library};
 use imagegen::credentials::Ssid;
 use imagegen::inspect::fat::Fat;
 use imagegen::make::cache::{CACHE_SIZE_MAX, SystemCache};
 use imagegen::make::disk::{Draft, ImageFormat};
 use imagegen::make::fetch::Silent;
+use imagegen::make::identity::Identity;
 use imagegen::make::image::{Built, Debs, ImageError, ImageInputs, make_image, make_system};
+use imagegen::make::licences::Licences;
 use imagegen::make::system::{System, SystemKey};
 use imagegen::plan::{Place, Plan, features_of};
 use imagegen::recipe::{Cover, Feature};
 use imagegen::resolve::Resolution;
+use imagegen::sbom::{Commit, Origin};
 use imagegen::sha256::Sha256;
 use imagegen::site::{CountryCode, Hostname, SiteOptions};
 use imagegen::tree::Node;
@@ -26,7 +30,7 @@ use crate::plan::{board, overlays, plan_for, resolution, site};
 const RELEASE: &str = "6.12.117+deb13-arm64";
 
 /// A site whose every value is easily found again.
-fn loud_site() -> SiteOptions {
+pub(crate) fn loud_site() -> SiteOptions {
     SiteOptions {
         ssid: Ssid::new("loud-network").unwrap(),
         country: Some(CountryCode::parse("NZ").unwrap()),
@@ -36,7 +40,7 @@ fn loud_site() -> SiteOptions {
 }
 
 /// The plan of a real board without what would take a real kernel and a real radio. The scripts of the tests' packages are waived.
-fn small_plan(site: &SiteOptions) -> (Plan, Resolution) {
+pub(crate) fn small_plan(site: &SiteOptions) -> (Plan, Resolution) {
     let resolution = resolution(
         &board("pi3"),
         &overlays(),
@@ -58,15 +62,23 @@ fn entries_of(name: &str, place: Place) -> Vec<Raw> {
         ("base-files", _) => vec![
             directory("./usr/bin"),
             symlink("./bin", "usr/bin"),
+            file("./usr/lib/os-release", "ID=debian\n"),
+            copyright("base-files", "GPL-2+"),
+            file("./usr/share/common-licenses/GPL-2", "the GPL, version 2"),
+            file("./usr/share/common-licenses/MPL-1.1", "nobody has it"),
+            symlink("./usr/share/common-licenses/GPL", "GPL-2"),
             file("./usr/share/doc/x", "removed"),
         ],
         ("busybox-static", _) => vec![file("./usr/bin/busybox", "busybox")],
         ("wireless-regdb", _) => ["regulatory.db-debian", "regulatory.db.p7s-debian"]
             .map(|name| file(&format!("./usr/lib/firmware/{name}"), name))
             .into(),
-        (_, Place::BootFirmware) => firmware
-            .map(|name| file(&format!("./usr/lib/raspi-firmware/{name}"), name))
-            .into(),
+        (_, Place::BootFirmware) => {
+            let files =
+                firmware.map(|name| file(&format!("./usr/lib/raspi-firmware/{name}"), name));
+            let notice = copyright(name, "Proprietary");
+            files.into_iter().chain([notice]).collect()
+        }
         (_, Place::Kernel) => {
             let lists = [
                 "modules.order",
@@ -85,8 +97,24 @@ fn entries_of(name: &str, place: Place) -> Vec<Raw> {
             );
             entries
         }
-        _ => vec![file(&format!("./usr/lib/{name}"), name)],
+        // Its documents are in a package that is left out.
+        ("libgcc-s1", _) => vec![symlink("./usr/share/doc/libgcc-s1", "gcc-14-base")],
+        ("kmod", _) => vec![symlink("./usr/share/doc/kmod", "libkmod2")],
+        ("netbase", _) => vec![file("./usr/share/doc/netbase/copyright", "Free text.")],
+        ("libkmod2", _) => vec![copyright(name, "LGPL-2.1+ and public-domain")],
+        _ => vec![
+            file(&format!("./usr/lib/{name}"), name),
+            copyright(name, "Expat or GPL"),
+        ],
     }
+}
+
+/// A machine-readable copyright file that refers to a common licence.
+fn copyright(package: &str, licence: &str) -> Raw {
+    let text = format!(
+        "Format: https://example.org/copyright-format/1.0/\n\nFiles: *\nCopyright: me\nLicense: {licence}\n\nLicense: public-domain\n Do as you like.\n\nLicense: GPL\n See /usr/share/common-licenses/GPL-2.\n"
+    );
+    file(&format!("./usr/share/doc/{package}/copyright"), &text)
 }
 
 /// Makes the packages of a plan.
@@ -100,7 +128,45 @@ fn debs(dir: &Path, plan: &Plan) -> Debs {
     debs
 }
 
-fn inputs(resolution: &Resolution) -> ImageInputs<'_> {
+/// Where the tests' images come from: an agent of two crates, one of them of a licence that is on no list.
+pub(crate) fn origin() -> Origin {
+    let linked = |name: &str, licence: &str, needs: &[(&str, &str)]| Crate {
+        name: name.to_owned(),
+        version: "1.0.0+x".to_owned(),
+        checksum: (name != "agent").then(|| Sha256::of(name.as_bytes())),
+        licence: Some(licence.to_owned()),
+        notices: BTreeMap::from([("LICENSE".to_owned(), format!("the licence of {name}"))]),
+        needs: needs
+            .iter()
+            .map(|(name, version)| ((*name).to_owned(), (*version).to_owned()))
+            .collect(),
+    };
+    Origin {
+        agent: AgentBill {
+            name: "agent".to_owned(),
+            target: "aarch64-unknown-linux-musl".to_owned(),
+            compiler: "rustc 1.95.0 (0 2026-01-01)".to_owned(),
+            crates: vec![
+                linked("agent", "MIT/Apache-2.0", &[("the_net", "1.0.0+x")]),
+                linked("the_net", "my own", &[]),
+            ],
+            libraries: vec![Library {
+                name: "libc".to_owned(),
+                version: None,
+                licence: "MIT".to_owned(),
+                notices: BTreeMap::new(),
+            }],
+        },
+        files: BTreeMap::from([("boards/pi3.toml".to_owned(), Sha256::of(b"pi3"))]),
+        commit: Some(Commit {
+            id: "c0ffee".to_owned(),
+            modified: true,
+        }),
+        security: "wpa2".to_owned(),
+    }
+}
+
+pub(crate) fn inputs(resolution: &Resolution) -> ImageInputs<'_> {
     ImageInputs {
         resolution,
         agent: (*b"agent").into(),
@@ -108,15 +174,15 @@ fn inputs(resolution: &Resolution) -> ImageInputs<'_> {
     }
 }
 
-fn build(dir: &Path, plan: &Plan, resolution: &Resolution) -> Result<Built, ImageError> {
+pub(crate) fn build(dir: &Path, plan: &Plan, resolution: &Resolution) -> Result<Built, ImageError> {
     let inputs = inputs(resolution);
     let output = Draft::create(&dir.join("out.img"), ImageFormat::Img)?;
     let system = make_system(plan, &inputs, &debs(dir, plan), &Silent)?;
-    make_image(plan, &system, inputs.time, output, &Silent)
+    make_image(plan, &system, &inputs, &origin(), output, &Silent)
 }
 
 /// Every file and link of the root: path to contents.
-fn root_files(image: &Path, built: &Built) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn root_files(image: &Path, built: &Built) -> BTreeMap<String, Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(built.root_size).unwrap()];
     let mut file = File::open(image).unwrap();
     file.seek(SeekFrom::Start(built.layout.root.offset))
@@ -238,7 +304,7 @@ fn a_kept_system_gives_the_same_image() {
 
     let kept = cache.load(SystemKey::of(&plan, &inputs)).unwrap();
     let output = Draft::create(&dir.path().join("kept.img"), ImageFormat::Img).unwrap();
-    make_image(&plan, &kept, inputs.time, output, &Silent).unwrap();
+    make_image(&plan, &kept, &inputs, &origin(), output, &Silent).unwrap();
     assert!(std::fs::read(dir.path().join("kept.img")).unwrap() == made);
 }
 
@@ -302,6 +368,8 @@ fn kept(number: u8, size: usize) -> (SystemKey, System) {
     let system = System {
         root: vec![number; size].into(),
         boot: BTreeMap::new(),
+        identity: Identity::default(),
+        licences: Licences::default(),
     };
     (SystemKey::of(&plan, &inputs), system)
 }

@@ -15,6 +15,7 @@ mod fetching;
 mod image;
 mod mirror_server;
 mod modules;
+mod papers;
 mod plan;
 mod readers;
 mod sample;

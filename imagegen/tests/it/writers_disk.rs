@@ -8,7 +8,7 @@ use std::process::Command;
 
 use expect_test::expect;
 use imagegen::inspect::fat::Fat;
-use imagegen::make::disk::{self, DiskError, DiskParts, Draft, ImageFormat};
+use imagegen::make::disk::{self, DiskError, DiskParts, Draft, ImageFormat, Papers};
 use imagegen::make::fat::FatLabel;
 use imagegen::make::squashfs::{SquashfsOptions, write_squashfs};
 use imagegen::plan::disk::{DiskLayout, DiskSignature, DiskSizes};
@@ -49,7 +49,8 @@ fn parts<'a>(boot: &'a Tree, root: &'a [u8]) -> DiskParts<'a> {
 }
 
 fn write_disk(path: &Path, layout: &DiskLayout, parts: &DiskParts<'_>) -> Result<(), DiskError> {
-    disk::write_disk(Draft::create(path, ImageFormat::Img)?, layout, parts)
+    let draft = Draft::create(path, ImageFormat::Img)?;
+    disk::write_disk(draft, layout, parts, |_, _| Papers::new())
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -344,7 +345,10 @@ fn bmaptool_and_sha256sum_agree_with_every_format() {
         let scratch = tempfile::tempdir().unwrap();
         let name = format!("card.{format}");
         let draft = Draft::create(&scratch.path().join(&name), format).unwrap();
-        disk::write_disk(draft, &layout(&root), &parts(&boot, &root)).unwrap();
+        disk::write_disk(draft, &layout(&root), &parts(&boot, &root), |_, _| {
+            Papers::new()
+        })
+        .unwrap();
         let beside = [".bmap", ".sha256"].map(|end| format!("{name}{end}"));
         assert_eq!(
             names(scratch.path()),

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use expect_test::expect;
 use imagegen::inspect::packed::open_image_file;
-use imagegen::make::disk::{DiskParts, Draft, ImageFormat, write_disk};
+use imagegen::make::disk::{DiskParts, Draft, ImageFormat, Papers, write_disk};
 use imagegen::make::fat::FatLabel;
 use imagegen::make::squashfs::{SquashfsOptions, write_squashfs};
 use imagegen::mbr::PartitionTable;
@@ -45,7 +45,7 @@ fn put_image(desk: &Desk, name: &str, bytes: usize) {
         root: &root,
     };
     let draft = Draft::create(&path, ImageFormat::of_name(name).unwrap()).unwrap();
-    write_disk(draft, &layout, &parts).unwrap();
+    write_disk(draft, &layout, &parts, |_, _| Papers::new()).unwrap();
 }
 
 /// Puts an empty card on the desk.

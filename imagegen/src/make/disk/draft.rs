@@ -3,6 +3,7 @@
 //! They are locked for as long as somebody writes them, and a lock dies with its owner. So a later build can tell what a killed one left, and
 //! removes that; it never touches a file of another user, or one that it cannot lock.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,13 +18,29 @@ use super::format::ImageFormat;
 
 const SUFFIX: &str = ".part";
 
-/// What is added to an image's name for its block map, and for its checksum.
-const BESIDE: [&str; 2] = [".bmap", ".sha256"];
+/// What is added to an image's name for its block map.
+pub(super) const BLOCK_MAP: &str = ".bmap";
+/// For its bill of materials as CycloneDX.
+pub const CYCLONEDX: &str = ".cdx.json";
+/// For the licences of what is in it.
+pub const LICENCES: &str = ".licences.txt";
+/// For its provenance.
+pub const PROVENANCE: &str = ".provenance.json";
+/// For its checksum.
+pub(super) const CHECKSUM: &str = ".sha256";
+/// For its bill of materials as SPDX.
+pub const SPDX: &str = ".spdx.json";
+
+/// Everything that may lie beside an image.
+const BESIDE: [&str; 6] = [BLOCK_MAP, CYCLONEDX, SPDX, LICENCES, PROVENANCE, CHECKSUM];
+
+/// Texts that lie beside an image, by what is added to its name.
+pub type Papers = BTreeMap<&'static str, String>;
 
 /// Random characters that `tempfile` puts before the suffix.
 const RANDOM: usize = 6;
 
-/// An image that has no name yet, with its block map and its checksum. All of it is removed when it is dropped.
+/// An image that has no name yet, with what is to lie beside it. All of it is removed when it is dropped.
 #[derive(Debug)]
 pub struct Draft {
     format: ImageFormat,
@@ -31,8 +48,8 @@ pub struct Draft {
     image: Partial,
     /// The same compressed, where the format asks for it.
     packed: Option<Partial>,
-    block_map: Partial,
-    checksum: Partial,
+    /// In the order of [`BESIDE`].
+    beside: Vec<(&'static str, Partial)>,
 }
 
 /// A file on its way to its name.
@@ -46,7 +63,11 @@ impl Draft {
     /// Begins an image that will have this name, and removes what killed builds of it left. Shows early whether it can be written at all.
     pub fn create(path: &Path, format: ImageFormat) -> Result<Self, DiskError> {
         let destination = final_path(path)?;
-        let [block_map, checksum] = BESIDE.map(|suffix| final_path(&beside(&destination, suffix)));
+        // All of them before any is begun: nothing is made if one of them cannot be.
+        let beside = BESIDE
+            .into_iter()
+            .map(|suffix| Ok((suffix, final_path(&beside(&destination, suffix))?)))
+            .collect::<Result<Vec<_>, DiskError>>()?;
         let packed = match format {
             ImageFormat::Img => None,
             ImageFormat::ImgZst | ImageFormat::ImgXz => Some(Partial::create(&destination)?),
@@ -55,16 +76,20 @@ impl Draft {
             format,
             image: Partial::create(&destination)?,
             packed,
-            block_map: Partial::create(&block_map?)?,
-            checksum: Partial::create(&checksum?)?,
+            beside: beside
+                .into_iter()
+                .map(|(suffix, path)| Ok((suffix, Partial::create(&path)?)))
+                .collect::<Result<_, DiskError>>()?,
         })
     }
 
     /// Returns the paths of the temporary files, the one first that becomes the image: who ends the program early removes them.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         let unpacked = self.packed.iter().map(|_| &self.image);
-        [self.named(), &self.block_map, &self.checksum]
+        let beside = self.beside.iter().map(|(_, partial)| partial);
+        [self.named()]
             .into_iter()
+            .chain(beside)
             .chain(unpacked)
             .map(|partial| partial.file.path())
     }
@@ -100,21 +125,28 @@ impl Draft {
     ///
     /// What describes an older image goes first and what describes this one comes last, so that whoever looks in between finds a whole
     /// image, and beside it nothing that speaks of another one.
-    pub(super) fn finish(mut self, block_map: &str, checksum: &str) -> io::Result<()> {
+    pub(super) fn finish(mut self, papers: &Papers) -> io::Result<()> {
         let directory = self.directory().to_owned();
-        self.block_map.file.write_all(block_map.as_bytes())?;
-        self.checksum.file.write_all(checksum.as_bytes())?;
-        for partial in [self.named(), &self.block_map, &self.checksum] {
-            partial.file.as_file().sync_all()?;
+        for (suffix, partial) in &mut self.beside {
+            if let Some(text) = papers.get(suffix) {
+                partial.file.write_all(text.as_bytes())?;
+                partial.file.as_file().sync_all()?;
+            }
         }
-        for old in [&self.block_map.destination, &self.checksum.destination] {
-            match fs::remove_file(old) {
+        self.named().file.as_file().sync_all()?;
+        for (_, Partial { destination, .. }) in &self.beside {
+            match fs::remove_file(destination) {
                 Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
                 _ => {}
             }
         }
         let image = self.packed.unwrap_or(self.image);
-        for partial in [image, self.block_map, self.checksum] {
+        let beside = self.beside.into_iter();
+        let beside = beside.filter(|(suffix, _)| papers.contains_key(suffix));
+        for partial in [image]
+            .into_iter()
+            .chain(beside.map(|(_, partial)| partial))
+        {
             partial
                 .file
                 .persist(&partial.destination)

@@ -12,6 +12,7 @@ use imagegen::board::Board;
 use imagegen::index::Package;
 use imagegen::inspect::cpio::read_initramfs;
 use imagegen::inspect::image::{Image, Unreadable};
+use imagegen::make::identity::{OS_RELEASE, PACKAGES_PATH};
 use imagegen::make::image::BOOT_LABEL;
 use imagegen::make::initramfs::InitramfsOptions;
 use imagegen::make::rootfs::{AGENT_PATH, FIRMWARE_DIRECTORY};
@@ -116,8 +117,12 @@ impl Ingredients<'_> {
     /// Our own files in the root: those of the plan, and the agent.
     fn overlay(&self, root: &Tree) -> Result<Tree> {
         let mut tree = tree_of(&self.prepared.plan.root.nodes)?;
-        let agent = root.get(AGENT_PATH).context("the image has no agent")?;
-        tree.insert(AGENT_PATH, agent.clone())?;
+        // What the image says of itself is made while it is built.
+        for path in [AGENT_PATH, OS_RELEASE, PACKAGES_PATH] {
+            let made = root.get(path);
+            let made = made.with_context(|| format!("the image has no /{path}"))?;
+            tree.insert(path, made.clone())?;
+        }
         Ok(tree)
     }
 
