@@ -16,6 +16,7 @@ mod interrupt;
 mod lock;
 mod networks;
 mod origin;
+mod papers;
 mod plan;
 mod power_cuts;
 mod progress;

@@ -12,7 +12,7 @@ use xshell::{Shell, cmd};
 
 use crate::progress::Bars;
 use crate::source::{Source, choose_beside};
-use crate::{boards, e2e, fuzz, reproduce, tools, workspace::Workspace};
+use crate::{boards, e2e, fuzz, papers, reproduce, tools, workspace::Workspace};
 
 /// Tells the image builder's tests where a kernel's package is.
 const REAL_KERNEL: &str = "FOOTBRIDGE_TEST_KERNEL";
@@ -62,11 +62,14 @@ pub fn run(args: &Args) -> Result<()> {
         check("licences", || licences(&shell)),
         check("tests", || {
             let _kernel = real_kernel(&workspace)?.map(|path| shell.push_env(REAL_KERNEL, path));
+            let _python =
+                papers::provide(&workspace)?.map(|path| shell.push_env(papers::PYTHON, path));
             Ok(cmd!(shell, "cargo test --quiet --workspace --locked")
                 .quiet()
                 .run()?)
         }),
         check("reproduce", reproduce::run_default),
+        check("bills", papers::run_default),
     ];
     if args.no_e2e {
         eprintln!("SKIPPED: e2e: left out by --no-e2e");

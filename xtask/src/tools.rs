@@ -110,6 +110,10 @@ const TOOLS: &[Tool] = &[
         program: "dpkg-deb",
         package: "dpkg",
     },
+    Tool {
+        program: "python3",
+        package: "python3-venv",
+    },
 ];
 
 /// DHCP servers and clients, and mDNS responders, that the agent is tried with. Installing a server's package starts it, unless a
