@@ -13,6 +13,7 @@ use sha2::Digest;
 use thiserror::Error;
 
 use crate::board::{Arch, Board};
+use crate::calendar::civil_date;
 use crate::card::image::{ImageFault, examine};
 use crate::inspect::cpio::read_initramfs;
 use crate::inspect::image::{BootPartition, Image, Unreadable, read_image};
@@ -20,7 +21,6 @@ use crate::inspect::packed::{ImageStream, open_image_file, open_image_stream};
 use crate::inspect::squashfs::read_time;
 use crate::inspect::verify::{is_for, verify};
 use crate::make::disk::ImageFormat;
-use crate::calendar::civil_date;
 use crate::make::fetch::Progress;
 use crate::plan::boot::INITRAMFS_FILE;
 use crate::plan::disk::ROOT_PARTITION;

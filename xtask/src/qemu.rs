@@ -11,10 +11,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use imagegen::board::{Board, Bus, Emulator};
 use imagegen::device_tree::edit_device_tree;
-use imagegen::inspect::config_txt::{Machine, choose_boot};
+use imagegen::inspect::config_txt::{Machine, choose_boot, choose_partition};
 use imagegen::inspect::image::{BootPartition, read_boot_partition};
 use imagegen::inspect::model::model_of_device_tree;
 use imagegen::inspect::packed::open_image_file;
+use imagegen::plan::disk::BOOT_PARTITION;
 
 use crate::{
     boards, interrupt, tools,
@@ -161,7 +162,15 @@ impl Boot<'_> {
             .device_tree
             .as_deref()
             .and_then(model_of_device_tree);
-        let choice = choose_boot(&|path| image.text(path), &Machine::of(model));
+        let machine = Machine::of(model);
+        let autoboot = image.text("autoboot.txt").unwrap_or_default();
+        let partition = choose_partition(&autoboot, &machine);
+        if partition != u32::from(BOOT_PARTITION) {
+            bail!(
+                "autoboot.txt sends the board to partition {partition}; its files are on {BOOT_PARTITION}"
+            );
+        }
+        let choice = choose_boot(&|path| image.text(path), &machine);
         let mut initramfs = Vec::new();
         for path in &choice.initramfs {
             initramfs.extend(read(path)?);

@@ -252,6 +252,16 @@ fn each_break_is_found_once() {
         "#]],
         ),
         (
+            |it| it.boot("autoboot.txt", "boot_partition=2"),
+            expect![[r#"
+                autoboot-partition: boot/autoboot.txt sends to partition 2: 3 Model B, 3 Model B+, 3 Model A+, Compute Module 3, Zero 2 W
+            "#]],
+        ),
+        (
+            |it| it.boot("autoboot.txt", "[tryboot]\nboot_partition=2"),
+            expect![[r#""#]],
+        ),
+        (
             |it| it.boot("initramfs.zst", "no archive"),
             expect![[r#"
                 initramfs-unreadable: boot/initramfs.zst cannot be read: the initramfs is no cpio archive at byte 0: it ends before its trailer

@@ -1,8 +1,10 @@
 //! Checks of the boot partition: what the boot loader of each model looks for, and whether it fits together.
 
+use std::collections::BTreeMap;
+
 use super::{Check, Seen, Subject, seen};
 use crate::device_tree::read_strings;
-use crate::inspect::config_txt::AUTOBOOT_MAX;
+use crate::inspect::config_txt::{AUTOBOOT_MAX, Machine, choose_partition};
 use crate::inspect::model::Loader;
 use crate::plan::disk::{BOOT_PARTITION, ROOT_PARTITION};
 
@@ -75,6 +77,12 @@ pub(super) const CHECKS: &[Check] = &[
         why: "boot loaders read no more than the first 512 bytes of it",
         next: "shorten autoboot.txt",
         look: autoboot_length,
+    },
+    Check {
+        id: "autoboot-partition",
+        why: "the boot loader takes everything from the partition it is sent to, and the files are on another",
+        next: "take boot_partition= out of autoboot.txt",
+        look: autoboot_partition,
     },
 ];
 
@@ -248,5 +256,23 @@ fn autoboot_length(subject: &Subject<'_>) -> Vec<Seen> {
         .filter(|bytes| bytes.len() > AUTOBOOT_MAX)
         .map(|bytes| seen("boot/autoboot.txt", format!("has {} bytes", bytes.len())))
         .into_iter()
+        .collect()
+}
+
+fn autoboot_partition(subject: &Subject<'_>) -> Vec<Seen> {
+    let Some(autoboot) = subject.boot().and_then(|boot| boot.text("autoboot.txt")) else {
+        return Vec::new();
+    };
+    let mut sent: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
+    for choice in &subject.choices {
+        let partition = choose_partition(&autoboot, &Machine::of(choice.model));
+        sent.entry(partition).or_default().push(&choice.name);
+    }
+    sent.remove(&u32::from(BOOT_PARTITION));
+    sent.iter()
+        .map(|(partition, models)| {
+            let what = format!("sends to partition {partition}: {}", models.join(", "));
+            seen("boot/autoboot.txt", what)
+        })
         .collect()
 }
