@@ -167,7 +167,7 @@ pub fn make_system(
     let packages = step(progress, "unpacking packages", || {
         Unpacked::read(&source, &mut documents)
     })?;
-    add_boot_firmware(plan, &packages.boot_firmware, &mut boot)?;
+    add_boot_firmware(plan, &packages.firmware, &mut boot)?;
     let busybox = packages
         .root
         .bytes(BUSYBOX)
@@ -175,7 +175,7 @@ pub fn make_system(
         .ok_or_else(|| ImageError::Missing(BUSYBOX.to_owned()))?;
     let root_parts = RootParts {
         packages: packages.root,
-        radio: &packages.radio,
+        radio: &packages.firmware,
         radio_files: plan.radio.firmware.values().flatten().cloned().collect(),
         modules: modules.root,
         agent: inputs.agent.clone(),
@@ -278,24 +278,25 @@ impl Modules {
 /// The packages but for the kernel's, in a tree for each place.
 struct Unpacked {
     root: Tree,
-    radio: Tree,
-    boot_firmware: Tree,
+    /// The radio's and the boot loader's, which one package may have both of.
+    firmware: Tree,
 }
 
 impl Unpacked {
     fn read(source: &Source<'_>, documents: &mut Tree) -> Result<Self, ImageError> {
-        let radio: Vec<&String> = source.plan.radio.firmware.keys().collect();
-        let boot_firmware = packages_at(source.plan, Place::BootFirmware);
+        let mut firmware = packages_at(source.plan, Place::BootFirmware);
+        firmware.extend(source.plan.radio.firmware.keys());
+        firmware.sort();
+        firmware.dedup();
         let root = packages_at(source.plan, Place::Root);
-        let names = [&root[..], &radio, &boot_firmware].concat();
+        let names = [&root[..], &firmware].concat();
         let mut files = read_packages(source, &names)?;
         place_documents(&files, documents)?;
         let removals = &source.plan.root.removals;
         let removed = |path: &str| removals.iter().any(|pattern| pattern.covers(path));
         Ok(Unpacked {
             root: place(&root, &mut files, |path| !removed(path))?,
-            radio: place(&radio, &mut files, |_| true)?,
-            boot_firmware: place(&boot_firmware, &mut files, |_| true)?,
+            firmware: place(&firmware, &mut files, |_| true)?,
         })
     }
 }

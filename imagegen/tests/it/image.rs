@@ -76,8 +76,9 @@ fn entries_of(name: &str, place: Place) -> Vec<Raw> {
         (_, Place::BootFirmware) => {
             let files =
                 firmware.map(|name| file(&format!("./usr/lib/raspi-firmware/{name}"), name));
+            let radio = file("./usr/lib/firmware/brcm/radio.bin", "radio");
             let notice = copyright(name, "Proprietary");
-            files.into_iter().chain([notice]).collect()
+            files.into_iter().chain([radio, notice]).collect()
         }
         (_, Place::Kernel) => {
             let lists = [
@@ -284,6 +285,19 @@ fn a_package_that_has_grown_scripts_stops_the_build() {
         "package `mount` is listed as scriptless but has postinst; read it, and list the package under scripts in packages.toml"
     );
     assert!(!dir.path().join("out.img").exists());
+}
+
+#[test]
+fn one_package_may_have_the_firmware_of_radio_and_board() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut plan, resolution) = small_plan(&site());
+    let package = board("pi3").firmware.unwrap().package;
+    plan.radio
+        .firmware
+        .insert(package, vec!["brcm/radio.bin".to_owned()]);
+    let built = build(dir.path(), &plan, &resolution).unwrap();
+    let root = root_files(&dir.path().join("out.img"), &built);
+    assert_eq!(root["/usr/lib/firmware/brcm/radio.bin"], b"radio");
 }
 
 #[test]
