@@ -74,21 +74,36 @@ impl Fetcher<'_> {
         architecture: &str,
         now: SystemTime,
     ) -> Result<(Vec<Release>, Index), FetchError> {
-        let mut releases = Vec::new();
+        let releases = self.fetch_releases(suites, now)?;
+        let index = self.fetch_lists(&releases, components, architecture)?;
+        Ok((releases, index))
+    }
+
+    /// Fetches the releases of some suites.
+    fn fetch_releases(&self, suites: &[&str], now: SystemTime) -> Result<Vec<Release>, FetchError> {
+        let suites = suites.iter();
+        suites.map(|suite| self.fetch_release(suite, now)).collect()
+    }
+
+    /// Lays the lists of the releases' components together.
+    fn fetch_lists(
+        &self,
+        releases: &[Release],
+        components: &[&str],
+        architecture: &str,
+    ) -> Result<Index, FetchError> {
         let mut index = Index::default();
-        for suite in suites {
-            let release = self.fetch_release(suite, now)?;
+        for release in releases {
             let origin = Origin {
                 suite: release.suite.clone(),
                 automatic: release.automatic,
             };
             for component in components {
-                let text = self.fetch_packages_list(&release, component, architecture)?;
+                let text = self.fetch_packages_list(release, component, architecture)?;
                 index.add(&text, &origin)?;
             }
-            releases.push(release);
         }
-        Ok((releases, index))
+        Ok(index)
     }
 
     /// Fetches a suite's release and checks it; offline, takes the cached one. A release older than one seen before is refused.
@@ -166,9 +181,12 @@ impl Fetcher<'_> {
             fetched = downloader.obtain(&wanted);
         }
         self.progress.finished();
-        decompress(&fetched?, unpacked.size).map_err(|source| FetchError::Decompress {
-            what: wanted.what,
-            source,
+        let path = fetched?;
+        decompress(&path, unpacked.size, &wanted.what).inspect_err(|_| {
+            // It is what the release announces, and yet of no use to anyone.
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "a bad list stays in the cache");
+            }
         })
     }
 
@@ -317,16 +335,30 @@ pub fn load_host_mirror(etc_apt: &Path) -> Result<Option<Mirror>, FetchError> {
     Ok(Mirror::from_apt_sources(&contents))
 }
 
-fn decompress(path: &Path, size: u64) -> io::Result<String> {
+/// Unpacks no more than one byte beyond the announced size.
+fn decompress(path: &Path, size: u64, what: &str) -> Result<String, FetchError> {
     let mut text = String::new();
-    let decoder = XzDecoder::new_multi_decoder(io::BufReader::new(std::fs::File::open(path)?));
-    decoder
-        .take(size.saturating_add(1))
-        .read_to_string(&mut text)?;
-    if text.len() as u64 != size {
-        return Err(io::Error::other(format!(
-            "it does not have the {size} bytes announced"
-        )));
+    let mut read = || {
+        let file = io::BufReader::new(std::fs::File::open(path)?);
+        let decoder = XzDecoder::new_multi_decoder(file);
+        decoder
+            .take(size.saturating_add(1))
+            .read_to_string(&mut text)
+    };
+    let length = read().map_err(|source| FetchError::Decompress {
+        what: what.to_owned(),
+        source,
+    })? as u64;
+    if length == size {
+        return Ok(text);
     }
-    Ok(text)
+    Err(FetchError::Unpacked {
+        what: what.to_owned(),
+        size,
+        found: if length > size {
+            format!("more than {size}")
+        } else {
+            length.to_string()
+        },
+    })
 }

@@ -3,16 +3,25 @@
 //! The keys are data of this crate and pinned by fingerprint. Only the signed part is read; anything around it is refused. The clock is an
 //! argument, since a wrong one is a common reason for a failure here. Holding files against the listed digests is `fetch`'s part.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sequoia_openpgp as openpgp;
 
-use openpgp::Cert;
+use openpgp::anyhow::Error as AnyError;
+use openpgp::cert::amalgamation::key::ValidErasedKeyAmalgamation;
+use openpgp::cert::amalgamation::{ValidAmalgamation, ValidateAmalgamation};
+use openpgp::packet::Signature;
+use openpgp::packet::key::PublicParts;
 use openpgp::parse::Parse;
-use openpgp::parse::stream::{MessageLayer, MessageStructure, VerificationHelper, VerifierBuilder};
+use openpgp::parse::stream::{
+    MessageLayer, MessageStructure, VerificationError, VerificationHelper, VerifierBuilder,
+};
 use openpgp::policy::StandardPolicy;
+use openpgp::types::RevocationStatus;
+use openpgp::{Cert, KeyHandle};
 
 use crate::deb822::{self, Stanza};
 use crate::sha256::Sha256;
@@ -88,10 +97,10 @@ pub enum ReleaseError {
     #[error("the InRelease file is not one signed text: {0}")]
     Framing(&'static str),
     /// No pinned key made a good signature.
-    #[error("no trusted key of the archive signed the InRelease file as it is ({reasons})")]
+    #[error("no trusted key of the archive signed the InRelease file as it is ({})", joined(.faults))]
     Signature {
-        /// What is wrong with each signature.
-        reasons: String,
+        /// What is wrong with each signature, the most telling first.
+        faults: Vec<SignatureFault>,
     },
     /// A field is missing or unreadable.
     #[error("the signed release of {suite} has no usable {field}")]
@@ -137,6 +146,85 @@ pub enum ReleaseError {
         /// The date as written.
         date: String,
     },
+}
+
+/// What is wrong with a signature; what tells most comes first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum SignatureFault {
+    /// A pinned key signed another text.
+    #[error("the text is not the one that key {0} signed")]
+    Altered(String),
+    /// The key's owner took it back.
+    #[error("key {0} was revoked")]
+    Revoked(String),
+    /// The key's time has run out: when it signed, or since.
+    #[error("key {0} has expired")]
+    Expired(String),
+    /// It was made, or its key was, at a time that is yet to come.
+    #[error("the signature of key {0} is from the future")]
+    Future(String),
+    /// The signature, or what binds the key to its owner, could be forged.
+    #[error("the signature of key {key} is too weak: {reason}")]
+    Weak {
+        /// The key.
+        key: String,
+        /// What is weak.
+        reason: String,
+    },
+    /// Anything else.
+    #[error("a signature cannot be used: {0}")]
+    Unusable(String),
+    /// A key that is not pinned.
+    #[error("key {0} is none of the archive's")]
+    UnknownKey(String),
+}
+
+fn joined(faults: &[SignatureFault]) -> String {
+    let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    told.join("; ")
+}
+
+impl SignatureFault {
+    fn hint(&self) -> &'static str {
+        match self {
+            SignatureFault::Altered(_) => {
+                "the file was changed on its way: name another mirror with --mirror"
+            }
+            SignatureFault::Revoked(_) => {
+                "anybody may have that key: name another mirror with --mirror; the archive's new key comes with a newer Footbridge"
+            }
+            SignatureFault::Expired(_) => {
+                "set the clock if it is wrong; else the archive has a new key, which comes with a newer Footbridge"
+            }
+            SignatureFault::Future(_) => "set this machine's clock",
+            SignatureFault::Weak { .. } => {
+                "Debian signs with SHA-256 and better: name another mirror with --mirror"
+            }
+            SignatureFault::Unusable(_) => "name another mirror with --mirror",
+            SignatureFault::UnknownKey(_) => {
+                "name a mirror of Debian with --mirror; if Debian has a new key, it comes with a newer Footbridge"
+            }
+        }
+    }
+}
+
+impl ReleaseError {
+    /// Returns what the user can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            ReleaseError::Signature { faults } => faults
+                .first()
+                .map_or("name another mirror with --mirror", SignatureFault::hint),
+            ReleaseError::Expired { .. } => {
+                "set the clock if it is wrong; else name another mirror with --mirror, for this one keeps updates back"
+            }
+            ReleaseError::Future { .. } => "set this machine's clock",
+            ReleaseError::Framing(_)
+            | ReleaseError::Field { .. }
+            | ReleaseError::OtherSuite { .. }
+            | ReleaseError::Origin { .. } => "name another mirror with --mirror",
+        }
+    }
 }
 
 impl Keyring {
@@ -243,45 +331,136 @@ fn signed_text(
     now: SystemTime,
 ) -> Result<String, ReleaseError> {
     let policy = StandardPolicy::at(now);
-    let unsigned = |error: &dyn std::fmt::Display| ReleaseError::Signature {
-        reasons: error.to_string(),
+    let faults = RefCell::default();
+    let signatures = AnyTrustedKey {
+        keyring,
+        policy: &policy,
+        now,
+        faults: &faults,
     };
-    let mut verifier = VerifierBuilder::from_bytes(in_release)
-        .and_then(|builder| builder.with_policy(&policy, now, AnyTrustedKey(keyring)))
-        .map_err(|error| unsigned(&error))?;
-    let mut text = String::new();
-    verifier
-        .read_to_string(&mut text)
-        .map_err(|error| unsigned(&error))?;
-    Ok(text)
+    let read = || -> openpgp::Result<String> {
+        let builder = VerifierBuilder::from_bytes(in_release)?;
+        let mut text = String::new();
+        builder
+            .with_policy(&policy, now, signatures)?
+            .read_to_string(&mut text)?;
+        Ok(text)
+    };
+    read().map_err(|error| {
+        let mut faults = faults.take();
+        if faults.is_empty() {
+            faults.push(SignatureFault::Unusable(error.to_string()));
+        }
+        faults.sort();
+        ReleaseError::Signature { faults }
+    })
 }
 
 /// One good signature is enough: an archive that changes keys signs with the old and the new one.
-struct AnyTrustedKey<'a>(&'a Keyring);
+struct AnyTrustedKey<'a> {
+    keyring: &'a Keyring,
+    policy: &'a StandardPolicy<'a>,
+    now: SystemTime,
+    /// Where the caller finds what is wrong: an error on its way through the reader becomes a text.
+    faults: &'a RefCell<Vec<SignatureFault>>,
+}
 
 impl VerificationHelper for AnyTrustedKey<'_> {
-    fn get_certs(&mut self, _ids: &[openpgp::KeyHandle]) -> openpgp::Result<Vec<Cert>> {
-        Ok(self.0.certificates.clone())
+    fn get_certs(&mut self, _ids: &[KeyHandle]) -> openpgp::Result<Vec<Cert>> {
+        Ok(self.keyring.certificates.clone())
     }
 
     fn check(&mut self, structure: MessageStructure<'_>) -> openpgp::Result<()> {
-        let mut reasons = Vec::new();
+        let mut faults = Vec::new();
         for layer in structure {
             let MessageLayer::SignatureGroup { results } = layer else {
                 continue;
             };
             for result in results {
-                match result {
-                    Ok(_) => return Ok(()),
-                    Err(error) => reasons.push(error.to_string()),
+                match result.map(|good| key_fault(&good.ka, self.policy, self.now)) {
+                    Ok(None) => return Ok(()),
+                    Ok(Some(fault)) => faults.push(fault),
+                    Err(error) => faults.push(fault_of(&error)),
                 }
             }
         }
-        if reasons.is_empty() {
-            reasons.push("it has no signature".to_owned());
+        if faults.is_empty() {
+            faults.push(SignatureFault::Unusable("there is none".to_owned()));
         }
-        Err(std::io::Error::other(reasons.join("; ")).into())
+        let told = joined(&faults);
+        self.faults.replace(faults);
+        Err(std::io::Error::other(told).into())
     }
+}
+
+/// Tells why a key that was good when it signed is not good at `now`: whoever has a key says himself when it signed.
+fn key_fault(
+    key: &ValidErasedKeyAmalgamation<'_, PublicParts>,
+    policy: &StandardPolicy<'_>,
+    now: SystemTime,
+) -> Option<SignatureFault> {
+    let name = key.key().fingerprint().to_hex();
+    match key.clone().with_policy(policy, now) {
+        Err(error) => Some(weak_or_unusable(name, &error)),
+        Ok(key) => lifetime_fault(&key),
+    }
+}
+
+/// Tells whether a key is expired or revoked at the time that it is looked at.
+fn lifetime_fault(key: &ValidErasedKeyAmalgamation<'_, PublicParts>) -> Option<SignatureFault> {
+    let name = key.key().fingerprint().to_hex();
+    let revoked = [
+        key.valid_cert().revocation_status(),
+        key.revocation_status(),
+    ]
+    .iter()
+    .any(|status| matches!(status, RevocationStatus::Revoked(_)));
+    if revoked {
+        return Some(SignatureFault::Revoked(name));
+    }
+    let error = key.valid_cert().alive().and_then(|()| key.alive()).err()?;
+    Some(match root_of(&error) {
+        Some(openpgp::Error::NotYetLive(_)) => SignatureFault::Future(name),
+        _ => SignatureFault::Expired(name),
+    })
+}
+
+fn fault_of(error: &VerificationError<'_>) -> SignatureFault {
+    let issuer = |sig: &Signature| {
+        let issuers = sig.get_issuers();
+        issuers.first().map_or("?".to_owned(), KeyHandle::to_hex)
+    };
+    match error {
+        VerificationError::MissingKey { sig } => SignatureFault::UnknownKey(issuer(sig)),
+        VerificationError::UnboundKey { sig, error, .. } => weak_or_unusable(issuer(sig), error),
+        VerificationError::BadKey { ka, error, .. } => lifetime_fault(ka)
+            .unwrap_or_else(|| weak_or_unusable(ka.key().fingerprint().to_hex(), error)),
+        VerificationError::BadSignature { ka, error, .. } => {
+            let name = ka.key().fingerprint().to_hex();
+            match root_of(error) {
+                Some(openpgp::Error::PolicyViolation(..)) => weak_or_unusable(name, error),
+                Some(openpgp::Error::NotYetLive(_)) => SignatureFault::Future(name),
+                Some(openpgp::Error::Expired(_)) => SignatureFault::Expired(name),
+                _ => SignatureFault::Altered(name),
+            }
+        }
+        _ => SignatureFault::Unusable(error.to_string()),
+    }
+}
+
+fn weak_or_unusable(key: String, error: &AnyError) -> SignatureFault {
+    match root_of(error) {
+        Some(openpgp::Error::PolicyViolation(reason, _)) => SignatureFault::Weak {
+            key,
+            reason: format!("{reason} is not secure any more"),
+        },
+        _ => SignatureFault::Unusable(error.to_string()),
+    }
+}
+
+/// Returns the library's own error below what was said about it on the way.
+fn root_of(error: &AnyError) -> Option<&openpgp::Error> {
+    error.chain().find_map(|cause| cause.downcast_ref())
 }
 
 fn check_identity(stanza: &Stanza<'_>, asked: &str) -> Result<(), ReleaseError> {

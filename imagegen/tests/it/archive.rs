@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use imagegen::sha256::Sha256;
 use sequoia_openpgp as openpgp;
 
-use openpgp::Cert;
 use openpgp::cert::{CertBuilder, CertRevocationBuilder};
+use openpgp::packet::signature::SignatureBuilder;
 use openpgp::policy::StandardPolicy;
 use openpgp::serialize::stream::{Message, Signer};
-use openpgp::types::ReasonForRevocation;
+use openpgp::types::{HashAlgorithm, KeyFlags, ReasonForRevocation, SignatureType};
+use openpgp::{Cert, Packet};
 
 /// The moment at which the tests take place: Sat, 01 Nov 2025 12:00:00 UTC.
 pub(crate) fn now() -> SystemTime {
@@ -51,10 +52,36 @@ pub(crate) fn revoked(key: &Cert) -> Cert {
     key.clone().insert_packets(revocation).unwrap().0
 }
 
+/// Returns a key whose name is bound to it by a SHA-1 digest, as keys of the last century are.
+pub(crate) fn weakly_bound(key: &Cert) -> Cert {
+    let secret = key.primary_key().key().clone().parts_into_secret().unwrap();
+    let mut signer = secret.into_keypair().unwrap();
+    let name = key.userids().next().unwrap().userid().clone();
+    let flags = KeyFlags::empty().set_certification().set_signing();
+    let binding = SignatureBuilder::new(SignatureType::PositiveCertification)
+        .set_hash_algo(HashAlgorithm::SHA1)
+        .set_signature_creation_time(now() - Duration::from_secs(300 * 86_400))
+        .unwrap()
+        .set_key_flags(flags)
+        .unwrap()
+        .sign_userid_binding(&mut signer, None, &name)
+        .unwrap();
+    let primary = key.primary_key().key().clone().parts_into_secret().unwrap();
+    let packets: Vec<Packet> = vec![primary.into(), name.into(), binding.into()];
+    Cert::from_packets(packets.into_iter()).unwrap()
+}
+
 /// Clear-signs a text, as `InRelease` files are.
 pub(crate) fn sign(text: &str, key: &Cert) -> Vec<u8> {
-    let policy = StandardPolicy::new();
     let made = now() - Duration::from_secs(3600);
+    sign_as(text, key, made, HashAlgorithm::SHA512)
+}
+
+/// Clear-signs a text with another digest, or as if it were another time.
+pub(crate) fn sign_as(text: &str, key: &Cert, made: SystemTime, hash: HashAlgorithm) -> Vec<u8> {
+    // What is weak here is for the reader to find out.
+    let mut policy = StandardPolicy::new();
+    policy.accept_hash(HashAlgorithm::SHA1);
     let pair = key
         .keys()
         .unencrypted_secret()
@@ -69,11 +96,15 @@ pub(crate) fn sign(text: &str, key: &Cert) -> Vec<u8> {
         .unwrap();
     let mut signed = Vec::new();
     let signer = Signer::new(Message::new(&mut signed), pair).unwrap();
+    let signer = signer.hash_algo(hash).unwrap();
     let mut message = signer.creation_time(made).cleartext().build().unwrap();
     message.write_all(text.as_bytes()).unwrap();
     message.finalize().unwrap();
     signed
 }
+
+/// Where the suites' only list is.
+const DIRECTORY: &str = "main/binary-arm64";
 
 /// A suite to be served: its head fields and the packages in it.
 pub(crate) struct Suite {
@@ -116,27 +147,36 @@ impl Suite {
         self.packages.iter().map(stanza).collect()
     }
 
-    /// Returns the files of the suite by path on the server, `InRelease` signed with `key`.
-    pub(crate) fn files(&self, key: &Cert) -> BTreeMap<String, Vec<u8>> {
-        let text = self.packages_text();
+    fn list(&self) -> Vec<u8> {
         let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 6);
-        encoder.write_all(text.as_bytes()).unwrap();
-        let list = encoder.finish().unwrap();
-        let directory = "main/binary-arm64";
+        encoder.write_all(self.packages_text().as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Returns the text of `InRelease`, as it is before it is signed.
+    pub(crate) fn release_text(&self) -> String {
+        let text = self.packages_text();
+        let list = self.list();
         let mut release = format!("{}SHA256:\n", self.head);
         for (name, bytes) in [("Packages.xz", &list[..]), ("Packages", text.as_bytes())] {
             release.push_str(&format!(
-                " {} {} {directory}/{name}\n",
+                " {} {} {DIRECTORY}/{name}\n",
                 Sha256::of(bytes),
                 bytes.len()
             ));
         }
+        release
+    }
+
+    /// Returns the files of the suite by path on the server, `InRelease` signed with `key`.
+    pub(crate) fn files(&self, key: &Cert) -> BTreeMap<String, Vec<u8>> {
+        let (release, list) = (self.release_text(), self.list());
         let base = format!("/debian/dists/{}", self.name);
-        let by_hash = format!("{base}/{directory}/by-hash/SHA256/{}", Sha256::of(&list));
+        let by_hash = format!("{base}/{DIRECTORY}/by-hash/SHA256/{}", Sha256::of(&list));
         let mut files = BTreeMap::from([
             (format!("{base}/InRelease"), sign(&release, key)),
             (by_hash, list.clone()),
-            (format!("{base}/{directory}/Packages.xz"), list),
+            (format!("{base}/{DIRECTORY}/Packages.xz"), list),
         ]);
         for (name, deb) in &self.packages {
             files.insert(format!("/debian/pool/{name}_1.0-1_arm64.deb"), deb.clone());

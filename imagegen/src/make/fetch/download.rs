@@ -72,7 +72,13 @@ impl<'a> Downloader<'a> {
                     partial.discard()?;
                     Err(error)
                 }
-                Err(error) => Err(error),
+                Err(error) => {
+                    // A part that came is kept for the next attempt; an empty file is good for nothing.
+                    if partial.length() == 0 {
+                        partial.discard()?;
+                    }
+                    Err(error)
+                }
             };
         }
     }

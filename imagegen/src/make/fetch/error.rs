@@ -98,6 +98,16 @@ pub enum FetchError {
         /// The list wanted.
         path: String,
     },
+    /// A list has another size when unpacked than was announced.
+    #[error("{what} unpacks to {found} bytes, but {size} are announced")]
+    Unpacked {
+        /// The list.
+        what: String,
+        /// The size as announced.
+        size: u64,
+        /// What it unpacks to, as far as it was.
+        found: String,
+    },
     /// A list cannot be decompressed.
     #[error("failed to decompress {what}")]
     Decompress {
@@ -152,22 +162,19 @@ impl FetchError {
             FetchError::Size { .. } | FetchError::Digest { .. } => {
                 "the mirror may be in the middle of an update: try again later, or name another one with --mirror"
             }
-            FetchError::Release { source, .. } => match source {
-                ReleaseError::Expired { .. } | ReleaseError::Future { .. } => {
-                    "set the clock, or name another mirror with --mirror"
-                }
-                _ => "name another mirror with --mirror",
-            },
+            FetchError::Release { source, .. } => source.hint(),
             FetchError::RolledBack { .. } => {
                 "the mirror lags behind the one used before: wait, or name another one with --mirror"
             }
             FetchError::Store(_) => {
                 "check the permissions and the free space of the cache directory"
             }
-            FetchError::Unlisted { .. }
-            | FetchError::Decompress { .. }
-            | FetchError::Index(_)
-            | FetchError::Sources { .. } => return None,
+            FetchError::Unpacked { .. } | FetchError::Decompress { .. } => {
+                "whoever signed the release signed a list that cannot be read: name another mirror with --mirror"
+            }
+            FetchError::Unlisted { .. } | FetchError::Index(_) | FetchError::Sources { .. } => {
+                return None;
+            }
         })
     }
 }
