@@ -16,7 +16,7 @@ pub(crate) struct Raw {
     kind: EntryType,
     mode: u32,
     target: String,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 fn raw(path: &str, kind: EntryType) -> Raw {
@@ -41,7 +41,7 @@ pub(crate) fn file(path: &str, text: &str) -> Raw {
     }
 }
 
-fn link(kind: EntryType, path: &str, target: &str) -> Raw {
+pub(crate) fn link(kind: EntryType, path: &str, target: &str) -> Raw {
     Raw {
         target: target.to_owned(),
         ..raw(path, kind)

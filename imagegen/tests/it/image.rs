@@ -119,7 +119,7 @@ fn copyright(package: &str, licence: &str) -> Raw {
 }
 
 /// Makes the packages of a plan.
-fn debs(dir: &Path, plan: &Plan) -> Debs {
+pub(crate) fn debs(dir: &Path, plan: &Plan) -> Debs {
     let mut debs = Debs::new();
     for (name, package) in &plan.packages {
         let path = dir.join(format!("{name}.deb"));
@@ -176,9 +176,18 @@ pub(crate) fn inputs(resolution: &Resolution) -> ImageInputs<'_> {
 }
 
 pub(crate) fn build(dir: &Path, plan: &Plan, resolution: &Resolution) -> Result<Built, ImageError> {
+    build_from(&debs(dir, plan), &dir.join("out.img"), plan, resolution)
+}
+
+pub(crate) fn build_from(
+    debs: &Debs,
+    image: &Path,
+    plan: &Plan,
+    resolution: &Resolution,
+) -> Result<Built, ImageError> {
     let inputs = inputs(resolution);
-    let output = Draft::create(&dir.join("out.img"), ImageFormat::Img)?;
-    let system = make_system(plan, &inputs, &debs(dir, plan), &Silent)?;
+    let output = Draft::create(image, ImageFormat::Img)?;
+    let system = make_system(plan, &inputs, debs, &Silent)?;
     make_image(plan, &system, &inputs, &origin(), output, &Silent)
 }
 

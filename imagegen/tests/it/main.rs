@@ -12,6 +12,7 @@ mod catalogue;
 mod debs;
 mod diff;
 mod fetching;
+mod hostile;
 mod image;
 mod mirror_server;
 mod modules;
