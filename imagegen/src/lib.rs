@@ -12,6 +12,7 @@ pub mod board;
 mod calendar;
 pub mod card;
 pub mod catalogue;
+pub mod changelog;
 pub mod credentials;
 mod deb822;
 pub mod device_tree;

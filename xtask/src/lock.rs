@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use imagegen::board::Board;
 use imagegen::lock::{Change, Choice, Lock, LockedRelease, changes};
+use imagegen::make::fetch::Fetcher;
 use imagegen::overlays::Overlays;
 use imagegen::recipe::Feature;
 use imagegen::resolve::resolve;
@@ -17,7 +18,7 @@ use crate::progress::Bars;
 use crate::source::Source;
 use crate::usage::{self, Failure};
 use crate::workspace::Workspace;
-use crate::{boards, image};
+use crate::{boards, fixes, image};
 
 /// What to lock.
 #[derive(clap::Args)]
@@ -100,14 +101,8 @@ fn lock_family(
     let architecture = family[0].arch.debian_name();
     // A lock that cannot be read says so here, before it is written over.
     let old = find(workspace, architecture)?;
-    let new = choose(
-        workspace,
-        family,
-        overlays,
-        &args.source,
-        old.as_ref(),
-        bars,
-    )?;
+    let fetcher = args.source.fetcher(workspace, bars)?;
+    let new = choose(&fetcher, family, overlays, &args.source, old.as_ref())?;
     let changes = changes(old.as_ref(), &new);
     if old.is_some() && changes.is_empty() {
         println!("{architecture}: nothing changed");
@@ -117,6 +112,9 @@ fn lock_family(
     for change in &changes {
         println!("{change}");
     }
+    for line in old.map_or_else(Vec::new, |old| fixes::tell(&fetcher, &old, &new)) {
+        println!("{line}");
+    }
     if !args.check {
         write(workspace, &new)?;
     }
@@ -124,15 +122,13 @@ fn lock_family(
 }
 
 fn choose(
-    workspace: &Workspace,
+    fetcher: &Fetcher,
     family: &[Board],
     overlays: &Overlays,
     source: &Source,
     old: Option<&Lock>,
-    bars: &Bars,
 ) -> Result<Lock> {
-    let fetcher = source.fetcher(workspace, bars)?;
-    let offer = source.offer_for(&fetcher, family)?;
+    let offer = source.offer_for(fetcher, family)?;
     let releases = LockedRelease::of_all(&offer.releases);
     if let Some(old) = old {
         old.check_not_older(&releases)?;

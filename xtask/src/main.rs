@@ -8,6 +8,7 @@ mod catalogue;
 mod descendants;
 mod diff;
 mod e2e;
+mod fixes;
 mod flash;
 mod fuzz;
 mod guest;

@@ -78,6 +78,9 @@ pub enum DebError {
 /// Bytes that a control part may unpack to; Debian's largest have a few megabytes of checksums.
 const CONTROL_MAX: u64 = 64 << 20;
 
+/// Bytes that a changelog may unpack to; the kernel's has five megabytes.
+const CHANGELOG_MAX: u64 = 32 << 20;
+
 /// Memory for an xz decoder: the dictionary of `xz -9` and some.
 const XZ_MEMORY_MAX: u64 = 256 << 20;
 
@@ -151,6 +154,45 @@ pub fn read_control(deb: &[u8]) -> Result<Control, DebError> {
         .remove("control")
         .ok_or_else(|| DebError::Outer("it has no control file".to_owned()))?;
     Ok(Control { control, files })
+}
+
+/// Reads the changelog of a package's maintainers; none if the package leaves it to another one of the same source. `limit` is as for
+/// [`unpack_deb`].
+pub fn read_changelog(deb: &[u8], limit: u64, package: &str) -> Result<Option<String>, DebError> {
+    // A package without an upstream of its own has only the second name; in any other that one is upstream's.
+    let paths = ["changelog.Debian.gz", "changelog.gz"]
+        .map(|name| format!("usr/share/doc/{package}/{name}"));
+    let mut tree = Tree::new();
+    unpack_deb(deb, limit, &mut tree, |path| {
+        paths.iter().any(|wanted| wanted == path)
+    })?;
+    for path in &paths {
+        if let Some(packed) = tree.bytes(path) {
+            return gunzip(path, packed).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn gunzip(path: &str, packed: &[u8]) -> Result<String, DebError> {
+    let mut text = Vec::new();
+    let mut unpacked = Bounded {
+        inner: flate2::read::MultiGzDecoder::new(packed),
+        left: CHANGELOG_MAX,
+    };
+    unpacked
+        .read_to_end(&mut text)
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::FileTooLarge => DebError::TooLarge {
+                member: path.to_owned(),
+                limit: CHANGELOG_MAX,
+            },
+            _ => DebError::Member {
+                member: path.to_owned(),
+                source,
+            },
+        })?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 impl Control {

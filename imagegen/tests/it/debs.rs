@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use expect_test::{Expect, expect};
-use imagegen::make::deb::{read_control, unpack_deb};
+use imagegen::make::deb::{read_changelog, read_control, unpack_deb};
 use imagegen::tree::{Content, Node, Tree};
 use proptest::prelude::*;
 use tar::EntryType;
@@ -414,6 +414,38 @@ fn decompression_bombs_in_the_control_part() {
     // Debian has not packed with gzip since 2013, so that nothing here unpacks it.
     expect!["failed to read control.tar.gz: its compression is not supported"]
         .assert_eq(&told("control.tar.gz", b"\x1f\x8b\x08"));
+}
+
+#[test]
+fn changelogs_of_maintainers() {
+    let gzip = |text: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    };
+    let told = |files: &[(&str, Vec<u8>)]| {
+        let entry = |(name, bytes): &(&str, Vec<u8>)| {
+            let mut entry = file(&format!("./usr/share/doc/hello/{name}"), "");
+            entry.bytes.clone_from(bytes);
+            entry
+        };
+        let deb = deb_of(&files.iter().map(entry).collect::<Vec<_>>());
+        match read_changelog(&deb, LIMIT, "hello") {
+            Ok(text) => text.unwrap_or("none".to_owned()),
+            Err(error) => chain(&error),
+        }
+    };
+    let both = [
+        ("changelog.gz", gzip(b"upstream's")),
+        ("changelog.Debian.gz", gzip(b"Debian's")),
+    ];
+    expect!["Debian's"].assert_eq(&told(&both));
+    expect!["upstream's"].assert_eq(&told(&both[..1]));
+    expect!["none"].assert_eq(&told(&[("copyright", Vec::new())]));
+    let bomb = [("changelog.gz", gzip(&vec![b'x'; 40 << 20]))];
+    expect!["usr/share/doc/hello/changelog.gz unpacks to more than the 33554432 bytes that are allowed for it"].assert_eq(&told(&bomb));
+    expect!["failed to read usr/share/doc/hello/changelog.gz: invalid gzip header"]
+        .assert_eq(&told(&[("changelog.gz", b"no gzip at all".to_vec())]));
 }
 
 /// A link counts from the root of the tree, as it will in the image: the file is in the tree's own /etc, or nowhere.
