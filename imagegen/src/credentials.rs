@@ -6,6 +6,9 @@
 
 use std::fmt;
 
+pub mod enterprise;
+
+use enterprise::Enterprise;
 use sha1::Sha1;
 use thiserror::Error;
 
@@ -67,6 +70,8 @@ pub enum Security {
     Wpa3(Passphrase),
     /// WPA3 where the access point offers it, WPA2 where it does not.
     Mixed(Passphrase),
+    /// By IEEE 802.1X: everyone proves to a server who they are. WPA2 or WPA3, whichever the access point offers.
+    Enterprise(Box<Enterprise>),
 }
 
 impl Security {

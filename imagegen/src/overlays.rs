@@ -51,12 +51,12 @@ pub struct OverlayRules {
     pub removals: Vec<Pattern>,
 }
 
-/// A file that the initramfs takes from `site/`.
+/// A file that the initramfs takes from `site/`, or all those with a name such as `*.pem`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteFile {
-    /// Its name there.
+    /// Its name there. A star stands for any characters, at the beginning only.
     pub name: String,
-    /// Where it is laid, relative to the root.
+    /// Where it is laid, relative to the root. Ends in `/*` where the name has a star: each file keeps its name.
     pub destination: String,
     /// With which mode; 0644 or 0600. The owner is root.
     pub mode: u16,
@@ -241,11 +241,20 @@ fn parse_site_file(name: String, file: &RawSiteFile) -> Result<SiteFile, Overlay
         text.bytes()
             .all(|byte| byte.is_ascii_graphic() && !b"*?[\\\"'$`".contains(&byte))
     };
-    if !is_word(&name) || name.contains('/') || !is_word(&destination) {
+    let (plain_name, plain_destination) = match name.strip_prefix("*.") {
+        Some(end) => (end, destination.strip_suffix("/*").unwrap_or_default()),
+        None => (&*name, &*destination),
+    };
+    if plain_name.is_empty()
+        || !is_word(plain_name)
+        || name.contains('/')
+        || plain_destination.is_empty()
+        || !is_word(plain_destination)
+    {
         return Err(value(
             TABLE,
             &name,
-            "names and destinations are plain words",
+            "names and destinations are plain words, or a name begins with `*.` and its destination ends in `/*`",
         ));
     }
     let mode = parse_mode(TABLE, &file.mode)?;
@@ -378,6 +387,7 @@ mod tests {
             })
             .collect();
         expect![[r#"
+            0600 /etc/wpa_supplicant/* <- site/*.pem
             0600 /root/.ssh/authorized_keys <- site/authorized_keys
             0644 /etc/footbridge/footbridge.toml <- site/footbridge.toml
             0644 /etc/hostname <- site/hostname
@@ -417,6 +427,9 @@ mod tests {
                 "0600 or 0644",
             ),
             ("\"hostname\" =", "\"../hostname\" =", "plain words"),
+            ("\"hostname\" =", "\"*.hostname\" =", "plain words"),
+            ("\"*.pem\"", "\"*\"", "plain words"),
+            ("wpa_supplicant/*\"", "*/*\"", "plain words"),
         ] {
             assert!(RULES.contains(from), "{from}");
             let message = parse_rules(&RULES.replacen(from, to, 1))

@@ -18,14 +18,15 @@ use imagegen::overlays::{Overlays, load_overlays};
 use imagegen::plan::{Plan, PlanInputs, features_of, plan};
 use imagegen::resolve::Resolution;
 use imagegen::sbom::NonFree;
-use imagegen::site::SiteOptions;
+use imagegen::site::{Network, SiteOptions};
 
 use crate::agent;
 use crate::progress::Bars;
+use crate::site_args::SiteArgs;
 use crate::source::Source;
 use crate::usage::{Failure, UsageError};
 use crate::workspace::Workspace;
-use crate::{boards, interrupt, lock, origin, site};
+use crate::{boards, interrupt, lock, origin};
 
 /// The image to build.
 #[derive(clap::Args)]
@@ -37,7 +38,7 @@ pub struct Args {
     #[arg(long)]
     gadget: bool,
     #[command(flatten)]
-    site: site::SiteArgs,
+    site: SiteArgs,
     /// Where to write the image (default: target/images/footbridge-BOARD.img); what describes it goes beside it
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -102,7 +103,8 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn warn_of_wpa3(board: &Board, site: &SiteOptions) {
-    if matches!(site.security, Security::Wpa3(_)) && !board.radio.wpa3 {
+    let is_wpa3 = |network: &Network| matches!(network.security, Security::Wpa3(_));
+    if site.networks.iter().any(is_wpa3) && !board.radio.wpa3 {
         eprintln!(
             "warning: radios of the board `{}` are known to fail at WPA3; with --security mixed it joins by WPA2 where the network has that",
             board.id

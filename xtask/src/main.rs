@@ -24,7 +24,7 @@ mod progress;
 mod qemu;
 mod reproduce;
 mod rig;
-mod site;
+mod site_args;
 mod soak;
 mod source;
 mod start_policy;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use imagegen::board::Board;
 use imagegen::credentials::{Passphrase, Psk, Security, Ssid};
-use imagegen::plan::overlay::plan_site;
-use imagegen::site::{CountryCode, Hostname, SiteOptions};
+use imagegen::plan::site::{SUPPLICANT_FILE, plan_site};
+use imagegen::site::{self, CountryCode, SiteOptions};
 use imagegen::tree::{Node, Tree};
 
 use crate::image;
@@ -34,6 +34,7 @@ pub struct Network {
     name: &'static str,
     /// What a person says who makes a card for it.
     pub site: SiteOptions,
+    ssid: Ssid,
     passphrase: Option<Passphrase>,
 }
 
@@ -73,15 +74,14 @@ impl Network {
         security: Security,
         passphrase: Option<Passphrase>,
     ) -> Result<Self> {
+        let ssid = Ssid::new(ssid)?;
         Ok(Network {
             name,
             site: SiteOptions {
-                ssid: Ssid::new(ssid)?,
-                security,
                 country: Some(CountryCode::parse(COUNTRY)?),
-                hostname: Hostname::default(),
-                ssh_keys: None,
+                ..SiteOptions::joining(site::Network::new(ssid.clone(), security))
             },
+            ssid,
             passphrase,
         })
     }
@@ -93,7 +93,7 @@ impl Network {
                 Node::file(0o600, contents),
             )
         };
-        put("ssid", line(&self.site.ssid.to_hex()))?;
+        put("ssid", line(&self.ssid.to_hex()))?;
         if let Some(passphrase) = &self.passphrase {
             put("passphrase", line(passphrase.reveal()))?;
         }
@@ -104,7 +104,7 @@ impl Network {
     /// The file of a card that is made for this network.
     fn supplicant(&self, workspace: &Workspace, board: &Board) -> Result<Arc<[u8]>> {
         let files = plan_site(board, &image::overlays(workspace)?, &self.site)?;
-        let planned = files.get("wpa_supplicant.conf");
+        let planned = files.get(SUPPLICANT_FILE);
         planned
             .and_then(|planned| planned.node.bytes().cloned())
             .context("cards have no wpa_supplicant.conf")

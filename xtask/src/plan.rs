@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 
+use crate::site_args::SiteArgs;
 use crate::workspace::Workspace;
-use crate::{boards, image, site};
+use crate::{boards, image};
 
 /// The image to plan.
 #[derive(clap::Args)]
@@ -12,7 +13,7 @@ pub struct Args {
     #[arg(long)]
     board: String,
     #[command(flatten)]
-    site: site::SiteArgs,
+    site: SiteArgs,
 }
 
 /// Prints the plan.

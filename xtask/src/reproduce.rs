@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use imagegen::board::Board;
 use imagegen::credentials::{Security, Ssid};
 use imagegen::make::disk::{CYCLONEDX, ImageFormat, LICENCES, SPDX};
-use imagegen::site::{CountryCode, Hostname, SiteOptions};
+use imagegen::site::{CountryCode, Network, SiteOptions};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::progress::Bars;
@@ -163,11 +163,8 @@ fn reproduce(workspace: &Workspace, board: &Board, args: &Args) -> Result<String
 /// The site of all images; [`Circumstances::build`] says it in options.
 fn site() -> Result<SiteOptions> {
     Ok(SiteOptions {
-        ssid: Ssid::new(SSID)?,
-        security: Security::Open,
         country: Some(CountryCode::parse(COUNTRY)?),
-        hostname: Hostname::default(),
-        ssh_keys: None,
+        ..SiteOptions::joining(Network::new(Ssid::new(SSID)?, Security::Open))
     })
 }
 

@@ -8,7 +8,8 @@ use thiserror::Error;
 use crate::board::{Arch, Board};
 use crate::overlays::Overlays;
 use crate::plan::disk::DiskSignature;
-use crate::plan::overlay::{OverlayPlanError, PlannedNode, plan_site, render_files};
+use crate::plan::overlay::{OverlayPlanError, PlannedNode, render_files};
+use crate::plan::site::plan_site;
 use crate::site::SiteOptions;
 
 /// Name of the initramfs on the boot partition.

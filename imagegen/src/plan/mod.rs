@@ -19,6 +19,7 @@ pub mod boot;
 pub mod disk;
 pub mod initramfs;
 pub mod overlay;
+pub mod site;
 mod text;
 
 use boot::{BootPlan, BootPlanError, plan_boot};

@@ -9,10 +9,8 @@ use tera::{Context, Tera};
 use thiserror::Error;
 
 use crate::board::Board;
-use crate::credentials::Security;
-use crate::overlays::{Files, OverlayRules, Overlays};
+use crate::overlays::{Files, OverlayRules, Overlays, SiteFile};
 use crate::recipe::Feature;
-use crate::site::SiteOptions;
 use crate::tree::Node;
 
 /// Something the plan puts at a path, and where it comes from.
@@ -93,83 +91,12 @@ pub fn plan_root_overlay(
     Ok(nodes)
 }
 
-/// Renders the files of `site/`. Those that a choice leaves without contents are left out.
-pub fn plan_site(
-    board: &Board,
-    overlays: &Overlays,
-    site: &SiteOptions,
-) -> Result<BTreeMap<String, PlannedNode>, OverlayPlanError> {
-    let mut context = interfaces(board);
-    context.insert("ssid_hex", &site.ssid.to_hex());
-    context.insert("ssid_printable", &site.ssid.to_printable());
-    let key = NetworkKey::of(site);
-    context.insert("key_mgmt", key.management);
-    context.insert("pmk", &key.pmk);
-    context.insert("passphrase", &key.passphrase);
-    context.insert("ieee80211w", &key.frame_protection);
-    context.insert("country", &site.country.as_ref().map(ToString::to_string));
-    context.insert("hostname", &site.hostname.to_string());
-    context.insert(
-        "ssh_keys",
-        &site
-            .ssh_keys
-            .as_ref()
-            .map(|keys| keys.lines())
-            .unwrap_or_default(),
-    );
-    let mut files = render_files("site", &overlays.site, &context)?;
-    if site.ssh_keys.is_none() {
-        files.remove("authorized_keys");
-    }
-    Ok(files)
-}
-
 /// What the two sides are called.
-fn interfaces(board: &Board) -> Context {
+pub(super) fn interfaces(board: &Board) -> Context {
     let mut context = Context::new();
     context.insert("radio_interface", &board.radio.interface);
     context.insert("wired_interface", &board.wired.interface);
     context
-}
-
-/// The words of wpa_supplicant's file for a way to secure a network.
-struct NetworkKey<'a> {
-    management: &'static str,
-    pmk: Option<String>,
-    passphrase: Option<&'a str>,
-    /// Protection of management frames: 1 where the access point has it, 2 always.
-    frame_protection: Option<u8>,
-}
-
-impl<'a> NetworkKey<'a> {
-    fn of(site: &'a SiteOptions) -> Self {
-        let plain = NetworkKey {
-            management: "NONE",
-            pmk: None,
-            passphrase: None,
-            frame_protection: None,
-        };
-        match &site.security {
-            Security::Open => plain,
-            Security::Wpa2(psk) => NetworkKey {
-                management: "WPA-PSK",
-                pmk: Some(psk.to_pmk(&site.ssid).reveal_hex()),
-                ..plain
-            },
-            Security::Wpa3(passphrase) => NetworkKey {
-                management: "SAE",
-                passphrase: Some(passphrase.reveal()),
-                frame_protection: Some(2),
-                ..plain
-            },
-            Security::Mixed(passphrase) => NetworkKey {
-                management: "SAE WPA-PSK",
-                passphrase: Some(passphrase.reveal()),
-                frame_protection: Some(1),
-                ..plain
-            },
-        }
-    }
 }
 
 /// Renders every template of a directory, and takes its other files as they are.
@@ -266,7 +193,8 @@ fn check_stale(overlays: &Overlays) -> Result<(), OverlayPlanError> {
     let exists = |name: &str| {
         overlays.site.contains_key(name) || overlays.site.contains_key(&format!("{name}.tera"))
     };
-    if let Some(file) = site.iter().find(|file| !exists(&file.name)) {
+    let names = |file: &&SiteFile| !file.name.starts_with('*');
+    if let Some(file) = site.iter().filter(names).find(|file| !exists(&file.name)) {
         return stale("site", &file.name);
     }
     Ok(())

@@ -21,7 +21,7 @@ use imagegen::recipe::{Cover, Feature};
 use imagegen::resolve::Resolution;
 use imagegen::sbom::{Commit, Origin};
 use imagegen::sha256::Sha256;
-use imagegen::site::{CountryCode, Hostname, SiteOptions};
+use imagegen::site::{CountryCode, Hostname, Network, SiteOptions};
 use imagegen::tree::Node;
 
 use crate::debs::{Raw, deb_of, directory, file, symlink};
@@ -32,10 +32,12 @@ const RELEASE: &str = "6.12.117+deb13-arm64";
 /// A site whose every value is easily found again.
 pub(crate) fn loud_site() -> SiteOptions {
     SiteOptions {
-        ssid: Ssid::new("loud-network").unwrap(),
         country: Some(CountryCode::parse("NZ").unwrap()),
         hostname: Hostname::parse("loud-name").unwrap(),
-        ..site()
+        ..SiteOptions::joining(Network {
+            ssid: Ssid::new("loud-network").unwrap(),
+            ..site().networks.remove(0)
+        })
     }
 }
 
@@ -235,7 +237,7 @@ fn the_site_is_on_the_boot_partition_and_nowhere_in_the_root() {
         .unwrap();
     let supplicant =
         String::from_utf8(boot.bytes("site/wpa_supplicant.conf").unwrap().to_vec()).unwrap();
-    assert!(supplicant.contains(&site.ssid.to_hex()));
+    assert!(supplicant.contains(&site.networks[0].ssid.to_hex()));
     assert_eq!(
         boot.bytes("site/hostname").unwrap().as_ref(),
         b"loud-name\n"
@@ -263,7 +265,7 @@ fn the_site_is_on_the_boot_partition_and_nowhere_in_the_root() {
         for secret in [
             "loud-name",
             "loud-network",
-            &site.ssid.to_hex(),
+            &site.networks[0].ssid.to_hex(),
             pmk,
             "regdom=NZ",
         ] {

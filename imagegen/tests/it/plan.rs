@@ -12,7 +12,8 @@ use imagegen::overlays::{Overlays, load_overlays};
 use imagegen::plan::{Plan, PlanInputs, features_of, plan};
 use imagegen::recipe::Feature;
 use imagegen::resolve::{Resolution, resolve};
-use imagegen::site::{CountryCode, Hostname, SiteOptions, SshKeys};
+use imagegen::site::config::parse_site_config;
+use imagegen::site::{CountryCode, Hostname, Network, SiteOptions, SshKeys};
 
 use crate::readers::{available, run};
 
@@ -35,13 +36,11 @@ pub(crate) fn board(id: &str) -> Board {
 }
 
 pub(crate) fn site() -> SiteOptions {
-    SiteOptions {
-        ssid: Ssid::new("home").unwrap(),
-        security: Security::Wpa2(Psk::parse(b"open sesame").unwrap()),
-        country: None,
-        hostname: Hostname::default(),
-        ssh_keys: None,
-    }
+    site_of("home", Security::Wpa2(Psk::parse(b"open sesame").unwrap()))
+}
+
+fn site_of(ssid: impl Into<Vec<u8>>, security: Security) -> SiteOptions {
+    SiteOptions::joining(Network::new(Ssid::new(ssid).unwrap(), security))
 }
 
 /// Debian's packages of one day, so that only this repository changes a plan.
@@ -181,13 +180,13 @@ fn a_key_adds_the_ssh_server_and_nothing_else() {
         .collect();
     expect![[r#"
         features: ssh
-        disk: signature f20d55cd, boot partition f20d55cd-01, root partition f20d55cd-02
+        disk: signature e8cbeabb, boot partition e8cbeabb-01, root partition e8cbeabb-02
           dropbear-bin 2025.89-1~deb13u1 root (no scripts)
           libgmp10 2:6.3.0+dfsg-3 root (no scripts)
           libtomcrypt1 1.18.2+dfsg-7+b2 root (no scripts)
           libtommath1 1.3.0-1 root (no scripts)
           /site/authorized_keys (overlays/site/authorized_keys.tera)
-            | console=tty1 console=ttyS1,115200 boot=PARTUUID=f20d55cd-01 root=PARTUUID=f20d55cd-02 ro panic=10 quiet net.ifnames=0
+            | console=tty1 console=ttyS1,115200 boot=PARTUUID=e8cbeabb-01 root=PARTUUID=e8cbeabb-02 ro panic=10 quiet net.ifnames=0
           /etc/systemd/system/multi-user.target.wants/ssh.service -> ../ssh.service (link)
           /etc/systemd/system/ssh.service 0644 (overlays/rootfs/etc/systemd/system/ssh.service)
     "#]].assert_eq(&added);
@@ -208,7 +207,7 @@ fn a_gadget_is_the_same_board_with_another_wired_side() {
         .collect();
     expect![[r#"
         features: gadget
-        disk: signature a5ce6d82, boot partition a5ce6d82-01, root partition a5ce6d82-02
+        disk: signature 12192869, boot partition 12192869-01, root partition 12192869-02
           module g_ether
           module usb_f_ecm
           module usb_f_ecm_subset
@@ -226,11 +225,9 @@ fn a_gadget_is_the_same_board_with_another_wired_side() {
 #[test]
 fn root_and_initramfs_know_nothing_of_the_site() {
     let elsewhere = SiteOptions {
-        ssid: Ssid::new("Café \"bar\" $x").unwrap(),
-        security: Security::Open,
         country: Some(CountryCode::parse("DE").unwrap()),
         hostname: Hostname::parse("attic").unwrap(),
-        ssh_keys: None,
+        ..site_of("Café \"bar\" $x", Security::Open)
     };
     let (one, other) = (plan_for("pi3", &site()), plan_for("pi3", &elsewhere));
     assert_eq!(
@@ -255,10 +252,7 @@ fn any_name_of_a_network_is_one_harmless_line() {
         b"\0\r\n\\\xff",
         b" # <&>'\"",
     ] {
-        let site = SiteOptions {
-            ssid: Ssid::new(ssid).unwrap(),
-            ..site()
-        };
+        let site = site_of(ssid, Security::Wpa2(Psk::parse(b"open sesame").unwrap()));
         let text = site_file(&plan_for("pi3", &site), "wpa_supplicant.conf");
         assert!(
             text.bytes()
@@ -267,7 +261,7 @@ fn any_name_of_a_network_is_one_harmless_line() {
         );
         assert_eq!(text.matches("\nnetwork={\n").count(), 1, "{text}");
         assert!(
-            text.contains(&format!("\n\tssid={}\n", site.ssid.to_hex())),
+            text.contains(&format!("\n\tssid={}\n", site.networks[0].ssid.to_hex())),
             "{text}"
         );
     }
@@ -294,10 +288,7 @@ fn supplicant_files() {
         	psk=613df7a59cc4227a0d7e51994dbd9c8d2199b35982c8ad1403ae207f38523156
         }
     "##]].assert_eq(&site_file(&plan_for("pi3", &secured), "wpa_supplicant.conf"));
-    let open = SiteOptions {
-        security: Security::Open,
-        ..site()
-    };
+    let open = site_of("home", Security::Open);
     expect![[r##"
         # Network: home
         ctrl_interface=/run/wpa_supplicant
@@ -311,7 +302,7 @@ fn supplicant_files() {
         }
     "##]].assert_eq(&site_file(&plan_for("pi3", &open), "wpa_supplicant.conf"));
     let secured_by = |security| {
-        let site = SiteOptions { security, ..site() };
+        let site = site_of("home", security);
         site_file(&plan_for("pi3", &site), "wpa_supplicant.conf")
     };
     // wpa_supplicant takes a quoted value to its last quote and knows no escapes in it.
@@ -352,6 +343,105 @@ fn supplicant_files() {
         	ieee80211w=1
         }
     "##]].assert_eq(&secured_by(Security::Mixed(passphrase)));
+}
+
+/// Several networks of all kinds, a static address and a setting of the bridge, said as a person says them.
+#[test]
+fn everything_that_a_site_toml_can_say() {
+    let text = r#"
+        [[network]]
+        ssid = "work"
+        security = "eap-tls"
+        priority = 20
+        hidden = false
+        identity = "host/attic"
+        ca-file = "pem"
+        certificate-file = "pem"
+        key = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"
+        key-password = "open \"sesame\" # {{ pmk }}"
+
+        [[network]]
+        ssid = "campus"
+        security = "peap"
+        identity = "me@example.org"
+        anonymous-identity = "anonymous@example.org"
+        password = "open sesame"
+        ca-file = "pem"
+        server-name = "radius.example.org"
+
+        [[network]]
+        ssid = "home"
+        psk = "open sesame"
+
+        [uplink]
+        address = "192.168.1.5/24"
+        gateway = "192.168.1.1"
+
+        [agent.dhcp]
+        mode = "relay"
+    "#;
+    let read =
+        |_: &Path| Ok(b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".to_vec());
+    let site = parse_site_config(text, &read).unwrap().into_options();
+    let plan = plan_for("pi3", &site.unwrap());
+    expect![[r##"
+        # Network: work
+        # Network: campus
+        # Network: home
+        ctrl_interface=/run/wpa_supplicant
+        update_config=0
+
+        network={
+        	# The name of the network, its bytes in hexadecimal. A name in double quotes is fine too: ssid="name"
+        	ssid=776f726b
+        	priority=20
+        	key_mgmt=WPA-EAP WPA-EAP-SHA256
+        	ieee80211w=1
+        	eap=TLS
+        	identity="host/attic"
+        	# Who vouches for the server; a file of site/.
+        	ca_cert="/etc/wpa_supplicant/ca-8010bfce.pem"
+        	client_cert="/etc/wpa_supplicant/certificate-8010bfce.pem"
+        	private_key="/etc/wpa_supplicant/key-ca954af2.pem"
+        	private_key_passwd="open "sesame" # {{ pmk }}"
+        	# A board without a clock does not know the date before it is in the network.
+        	phase1="tls_disable_time_checks=1"
+        }
+
+        network={
+        	# The name of the network, its bytes in hexadecimal. A name in double quotes is fine too: ssid="name"
+        	ssid=63616d707573
+        	scan_ssid=1
+        	key_mgmt=WPA-EAP WPA-EAP-SHA256
+        	ieee80211w=1
+        	eap=PEAP
+        	identity="me@example.org"
+        	anonymous_identity="anonymous@example.org"
+        	password="open sesame"
+        	# Who vouches for the server; a file of site/.
+        	ca_cert="/etc/wpa_supplicant/ca-8010bfce.pem"
+        	domain_suffix_match="radius.example.org"
+        	# A board without a clock does not know the date before it is in the network.
+        	phase1="tls_disable_time_checks=1"
+        	phase2="auth=MSCHAPV2"
+        }
+
+        network={
+        	# The name of the network, its bytes in hexadecimal. A name in double quotes is fine too: ssid="name"
+        	ssid=686f6d65
+        	scan_ssid=1
+        	key_mgmt=WPA-PSK
+        	# The key, as 64 hexadecimal digits. A passphrase in double quotes is fine too: psk="passphrase"
+        	psk=613df7a59cc4227a0d7e51994dbd9c8d2199b35982c8ad1403ae207f38523156
+        }
+    "##]].assert_eq(&site_file(&plan, "wpa_supplicant.conf"));
+    let names: Vec<&str> = plan.boot.site.keys().map(String::as_str).collect();
+    expect!["README.txt ca-8010bfce.pem certificate-8010bfce.pem footbridge.toml hostname key-ca954af2.pem uplink.network wpa_supplicant.conf"].assert_eq(&names.join(" "));
+    assert!(
+        site_file(&plan, "uplink.network")
+            .contains("\nDHCP=no\nAddress=192.168.1.5/24\nGateway=192.168.1.1\n")
+    );
+    assert!(site_file(&plan, "footbridge.toml").contains("\nmode = \"relay\"\n"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use imagegen::inspect::diff::diff;
 use imagegen::inspect::image::{BootPartition, Image};
 use imagegen::make::disk::{ImageFormat, XZ_PRESET, ZSTD_LEVEL};
 use imagegen::plan::boot::INITRAMFS_FILE;
-use imagegen::site::{CountryCode, Hostname, SiteOptions};
+use imagegen::site::{CountryCode, Network, SiteOptions};
 use imagegen::tree::Tree;
 use tempfile::TempDir;
 
@@ -265,12 +265,10 @@ fn remove(path: &Path) -> Result<()> {
 
 /// The site that the command line of [`Footbridge::build`] says.
 fn site() -> Result<SiteOptions> {
+    let security = Security::Wpa2(Psk::parse(PASSPHRASE.as_bytes())?);
     Ok(SiteOptions {
-        ssid: Ssid::new(SSID)?,
-        security: Security::Wpa2(Psk::parse(PASSPHRASE.as_bytes())?),
         country: Some(CountryCode::parse(COUNTRY)?),
-        hostname: Hostname::default(),
-        ssh_keys: None,
+        ..SiteOptions::joining(Network::new(Ssid::new(SSID)?, security))
     })
 }
 

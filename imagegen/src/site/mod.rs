@@ -1,6 +1,12 @@
 //! The site: everything that makes one card different from the next. It goes to `site/` on the boot partition and nowhere else.
 //!
-//! Each type is checked once, when it is parsed; what is made of them is decided in `plan`.
+//! ```text
+//! site.toml --config--> SiteChange --+--> SiteOptions --plan::site--> the files of site/
+//! options of the command line -------+
+//! ```
+//!
+//! Each type is checked once, when it is parsed. A [`SiteChange`] is what a person named, and no more: for a new card the rest is at its
+//! default.
 
 use std::fmt;
 
@@ -8,19 +14,116 @@ use thiserror::Error;
 
 use crate::credentials::{Security, Ssid};
 
+pub mod address;
+pub mod agent;
+pub mod config;
+
+use address::UplinkAddress;
+use agent::AgentOptions;
+
 /// What the person who makes a card says about the place it goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteOptions {
-    /// Name of the Wi-Fi network.
-    pub ssid: Ssid,
-    /// How that network is secured.
-    pub security: Security,
+    /// The Wi-Fi networks, at least one. Of those in reach the one with the highest priority is joined.
+    pub networks: Vec<Network>,
     /// Where the radio transmits; without it, only channels and powers that are fine everywhere are used.
     pub country: Option<CountryCode>,
     /// What the device calls itself.
     pub hostname: Hostname,
     /// Who may log in over SSH; nobody without it.
     pub ssh_keys: Option<SshKeys>,
+    /// How the Wi-Fi side gets its address.
+    pub address: UplinkAddress,
+    /// Settings of the bridge other than their defaults.
+    pub agent: AgentOptions,
+}
+
+impl SiteOptions {
+    /// The options for one network, the rest at its default.
+    pub fn joining(network: Network) -> Self {
+        Self {
+            networks: vec![network],
+            country: None,
+            hostname: Hostname::default(),
+            ssh_keys: None,
+            address: UplinkAddress::Dhcp,
+            agent: AgentOptions::default(),
+        }
+    }
+}
+
+/// A Wi-Fi network to join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its name.
+    pub ssid: Ssid,
+    /// How it is secured.
+    pub security: Security,
+    /// The network of the highest priority in reach is joined; among equals, the one heard best.
+    pub priority: u8,
+    /// Whether it is asked for by its name, which finds networks that hide it, and tells whoever listens which one is looked for.
+    pub hidden: bool,
+}
+
+impl Network {
+    /// A network with no priority over others, found whether it hides its name or not.
+    pub fn new(ssid: Ssid, security: Security) -> Self {
+        Self {
+            ssid,
+            security,
+            priority: 0,
+            hidden: true,
+        }
+    }
+}
+
+/// Settings that a person names; what is not named stays as it is, or at its default on a new card.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteChange {
+    /// The networks, in place of those before.
+    pub networks: Option<Vec<Network>>,
+    /// Where the radio transmits.
+    pub country: Option<CountryCode>,
+    /// What the device calls itself.
+    pub hostname: Option<Hostname>,
+    /// Who may log in over SSH, in place of those before.
+    pub ssh_keys: Option<SshKeys>,
+    /// How the Wi-Fi side gets its address.
+    pub address: Option<UplinkAddress>,
+    /// Settings of the bridge, each by itself.
+    pub agent: AgentOptions,
+}
+
+impl SiteChange {
+    /// Whether nothing is named.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Lets what `other` names win over this.
+    #[must_use]
+    pub fn overridden_by(self, other: Self) -> Self {
+        Self {
+            networks: other.networks.or(self.networks),
+            country: other.country.or(self.country),
+            hostname: other.hostname.or(self.hostname),
+            ssh_keys: other.ssh_keys.or(self.ssh_keys),
+            address: other.address.or(self.address),
+            agent: self.agent.overridden_by(other.agent),
+        }
+    }
+
+    /// The options of a new card; nothing if no network is named.
+    pub fn into_options(self) -> Option<SiteOptions> {
+        Some(SiteOptions {
+            networks: self.networks.filter(|networks| !networks.is_empty())?,
+            country: self.country,
+            hostname: self.hostname.unwrap_or_default(),
+            ssh_keys: self.ssh_keys,
+            address: self.address.unwrap_or(UplinkAddress::Dhcp),
+            agent: self.agent,
+        })
+    }
 }
 
 /// Why text given for the site is refused.
