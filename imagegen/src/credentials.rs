@@ -83,6 +83,7 @@ impl Security {
             Self::Wpa2(_) => "wpa2",
             Self::Wpa3(_) => "wpa3",
             Self::Mixed(_) => "mixed",
+            Self::Enterprise(_) => "enterprise",
         }
     }
 }

@@ -79,7 +79,8 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn inventory() -> Result<Inventory> {
+/// Describes the disks of this machine.
+pub fn inventory() -> Result<Inventory> {
     load_inventory(Path::new("/")).context("while looking for disks in /sys and /proc")
 }
 
@@ -97,7 +98,8 @@ fn unnamed(inventory: &Inventory, wish: &Wish<'_>, args: &Args) -> UsageError {
     UsageError::new("no disk is named", hint)
 }
 
-fn refused(refusal: Refusal) -> UsageError {
+/// Says why a disk is not written to.
+pub fn refused(refusal: Refusal) -> UsageError {
     UsageError::new(refusal.to_string(), refusal.hint())
 }
 
@@ -118,13 +120,17 @@ fn faulty(fault: ImageFault) -> anyhow::Error {
 
 fn open(destination: &Destination, args: &Args) -> Result<Card> {
     let look = || load_inventory(Path::new("/"));
-    Card::open(destination, look).map_err(|error| match error {
+    let as_root = || format!("as root: {}", as_root(args));
+    Card::open(destination, look).map_err(|error| not_opened(error, &as_root()))
+}
+
+/// Says why a card could not be opened; `as_root` tells how to do it as root.
+pub fn not_opened(error: OpenError, as_root: &str) -> anyhow::Error {
+    match error {
         OpenError::Refused(refusal) => refused(refusal).into(),
-        OpenError::Permission(path) => Failure::new(
-            format!("you may not write to {}", path.display()),
-            format!("as root: {}", as_root(args)),
-        )
-        .into(),
+        OpenError::Permission(path) => {
+            Failure::new(format!("you may not write to {}", path.display()), as_root).into()
+        }
         OpenError::Busy(_) => Failure::new(
             error.to_string(),
             "close what uses it; `lsblk` and `fuser` say what that is",
@@ -134,7 +140,7 @@ fn open(destination: &Destination, args: &Args) -> Result<Card> {
             Failure::new(error.to_string(), "run the same command again").into()
         }
         OpenError::Open { .. } => anyhow::Error::from(error),
-    })
+    }
 }
 
 /// Root has no cargo of ours, but this program is all that is needed.

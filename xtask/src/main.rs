@@ -24,6 +24,7 @@ mod progress;
 mod qemu;
 mod reproduce;
 mod rig;
+mod site;
 mod site_args;
 mod soak;
 mod source;
@@ -56,6 +57,8 @@ enum Command {
     Qemu(qemu::Args),
     /// Write an image to a card and read it back
     Flash(flash::Args),
+    /// Show or change the settings of an image or a card, without building anything
+    Site(site::Args),
     /// Look through an image for what keeps a board from starting, or should never be on a card
     Verify(verify::Args),
     /// Write the list that Raspberry Pi Imager offers images from
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Command::Agent(args) => agent::run(&args),
         Command::Qemu(args) => qemu::run(&args),
         Command::Flash(args) => flash::run(&args),
+        Command::Site(args) => site::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Catalogue(args) => catalogue::run(&args),
         Command::Diff(args) => diff::run(&args),

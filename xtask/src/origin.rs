@@ -32,7 +32,12 @@ pub fn of(workspace: &Workspace, job: &Job, agent: AgentBill) -> Result<Origin> 
         agent,
         files,
         commit: commit(&workspace.root),
-        security: job.site.security.name().to_owned(),
+        security: job
+            .site
+            .networks
+            .iter()
+            .map(|network| network.security.name().to_owned())
+            .collect(),
     })
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use imagegen::credentials::{Security, Ssid};
 use imagegen::make::disk::{CYCLONEDX, ImageFormat, SPDX};
 use imagegen::sha256::Sha256;
-use imagegen::site::{Hostname, SiteOptions};
+use imagegen::site::{Network, SiteOptions};
 use xshell::{Shell, cmd};
 
 use crate::image::{self, Job};
@@ -98,13 +98,7 @@ pub fn run_default() -> Result<()> {
     let output = scratch.path().join("image.img");
     let job = Job {
         board: &board,
-        site: &SiteOptions {
-            ssid: Ssid::new("network")?,
-            security: Security::Open,
-            country: None,
-            hostname: Hostname::default(),
-            ssh_keys: None,
-        },
+        site: &SiteOptions::joining(Network::new(Ssid::new("network")?, Security::Open)),
         source: &Source::default(),
         output: &output,
         format: ImageFormat::Img,

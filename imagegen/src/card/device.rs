@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use super::devices::{DeviceNumber, Disk, Inventory, Located, Transport};
 use super::refusal::{Refusal, Wish, judge};
+use crate::make::fat::change::Storage;
 
 /// `BLKRRPART` of linux/fs.h: read the partition table again.
 const REREAD_PARTITIONS: Opcode = 0x125f;
@@ -295,6 +296,20 @@ impl Card {
         // SAFETY: linux/cdrom.h defines this number, and it takes no argument.
         unsafe { ioctl(&self.file, NoArg::<EJECT>::new()) }?;
         Ok(())
+    }
+}
+
+impl Storage for Card {
+    fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, at)
+    }
+
+    fn write_all_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, at)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }
 

@@ -5,7 +5,7 @@
 //! /sys, /proc, udev --load_inventory--> Disk ┴─ judge ─ Card::open ─ flash ─ read back ─ first block ─> a card
 //! ```
 //!
-//! Only `write` writes to a card. The first block of the disk, which has the partition table, is written last, so that a card is
+//! Only `write` writes images to a card, and `site` settings. The first block of the disk, which has the partition table, is written last, so that a card is
 //! either whole or no card.
 
 pub mod block_map;
@@ -14,4 +14,5 @@ pub mod devices;
 pub mod image;
 pub mod journal;
 pub mod refusal;
+pub mod site;
 pub mod write;

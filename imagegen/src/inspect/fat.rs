@@ -15,7 +15,7 @@ const RECORD_SIZE: usize = 32;
 const DIRECTORY_BYTES_MAX: usize = 65_536 * RECORD_SIZE;
 const ATTRIBUTE_LABEL: u8 = 0x08;
 const ATTRIBUTE_DIRECTORY: u8 = 0x10;
-const ATTRIBUTE_LONG_NAME: u8 = 0x0f;
+pub(crate) const ATTRIBUTE_LONG_NAME: u8 = 0x0f;
 const FIRST_CLUSTER: u32 = 2;
 const CLUSTER_MASK: u32 = 0x0fff_ffff;
 const END_OF_CHAIN: u32 = 0x0fff_fff8;
@@ -332,7 +332,7 @@ fn decode_entry(record: &[u8], long_name: Option<String>) -> FatEntry {
     }
 }
 
-fn short_name(record: &[u8]) -> String {
+pub(crate) fn short_name(record: &[u8]) -> String {
     let part = |bytes: &[u8]| {
         String::from_utf8_lossy(bytes)
             .trim_end_matches(' ')
@@ -348,14 +348,14 @@ fn short_name(record: &[u8]) -> String {
 
 /// The records of a long name as they come in: the last part first, numbered down to 1.
 #[derive(Default)]
-struct LongName {
+pub(crate) struct LongName {
     units: Vec<u16>,
     number: u8,
     checksum: u8,
 }
 
 impl LongName {
-    fn add(&mut self, record: &[u8]) {
+    pub(crate) fn add(&mut self, record: &[u8]) {
         const LAST: u8 = 0x40;
         let number = record[0] & 0x3f;
         if record[0] & LAST != 0 {
@@ -379,7 +379,7 @@ impl LongName {
         self.number = number;
     }
 
-    fn finish(mut self, short: &[u8]) -> Option<String> {
+    pub(crate) fn finish(mut self, short: &[u8]) -> Option<String> {
         let checksum = short
             .iter()
             .fold(0u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte));

@@ -18,8 +18,8 @@ use std::thread;
 use sha2::Digest;
 use thiserror::Error;
 
-use self::block_map::block_map;
-use self::draft::{BLOCK_MAP, CHECKSUM};
+pub(crate) use self::block_map::block_map;
+pub(crate) use self::draft::{BLOCK_MAP, CHECKSUM};
 pub use self::draft::{CYCLONEDX, Draft, LICENCES, PROVENANCE, Papers, SPDX};
 pub use self::format::{ImageFormat, ParseFormatError, XZ_PRESET, ZSTD_LEVEL};
 use self::format::{pack, packing_threads};
@@ -111,13 +111,26 @@ pub fn write_disk(
 ) -> Result<(), DiskError> {
     let path = draft.destination().to_owned();
     let directory = draft.directory().to_owned();
-    let explain = |err| explain_write(err, &path, &directory, layout);
+    let explain = |err| explain_write(err, &path, &directory, layout.total);
     let used = write_parts(draft.image(), layout, parts).map_err(|err| match err {
         PartError::Io(err) | PartError::Boot(FatError::Write(err)) => explain(err),
         PartError::Boot(err) => DiskError::Boot(err),
         PartError::RootTooLarge { size, partition } => DiskError::RootTooLarge { size, partition },
     })?;
-    let (block_map, digest) = describe(&draft, layout.total, &used).map_err(explain)?;
+    finish_disk(draft, layout.total, &used, papers)
+}
+
+/// Describes an image of `size` bytes that has all its bytes, of which the `used` ones matter, and gives it its name.
+pub(crate) fn finish_disk(
+    draft: Draft,
+    size: u64,
+    used: &[Extent],
+    papers: impl FnOnce(&str, Sha256) -> Papers,
+) -> Result<(), DiskError> {
+    let path = draft.destination().to_owned();
+    let directory = draft.directory().to_owned();
+    let explain = |err| explain_write(err, &path, &directory, size);
+    let (block_map, digest) = describe(&draft, size, used).map_err(explain)?;
     let name = path.file_name().unwrap_or_default();
     let mut papers = papers(&name.to_string_lossy(), digest);
     papers.insert(BLOCK_MAP, block_map);
@@ -150,7 +163,7 @@ fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
 }
 
 /// A line as `sha256sum --check` reads it. GNU coreutils marks a name with a backslash or a line feed by a backslash before the digest.
-fn checksum_line(digest: Sha256, name: &OsStr) -> String {
+pub(crate) fn checksum_line(digest: Sha256, name: &OsStr) -> String {
     let name = name.to_string_lossy();
     let escaped = name.replace('\\', "\\\\").replace('\n', "\\n");
     let mark = if escaped == name { "" } else { "\\" };
@@ -192,11 +205,11 @@ impl Write for Hashed<'_> {
     }
 }
 
-fn explain_write(err: io::Error, path: &Path, directory: &Path, layout: &DiskLayout) -> DiskError {
+fn explain_write(err: io::Error, path: &Path, directory: &Path, size: u64) -> DiskError {
     match err.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskError::NoSpace {
             directory: directory.to_owned(),
-            needed: layout.total,
+            needed: size,
         },
         _ => DiskError::Write {
             path: path.to_owned(),

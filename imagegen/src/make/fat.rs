@@ -8,6 +8,7 @@
 //! bytes. FAT has no owners, modes or links: the first two are dropped, a link is an error. The output has to read as
 //! zeros where nothing was written, as a new file does; it is never written just to be zero.
 
+pub mod change;
 mod names;
 
 use std::collections::BTreeMap;

@@ -23,8 +23,8 @@ pub struct Origin {
     pub files: BTreeMap<String, Sha256>,
     /// The commit of the repository, where that is known.
     pub commit: Option<Commit>,
-    /// How the network is secured, which says nothing of its key: `wpa2`, `wpa3`, `mixed` or `open`.
-    pub security: String,
+    /// How each network is secured, which says nothing of its key: `wpa2`, `wpa3`, `mixed`, `enterprise` or `open`.
+    pub security: Vec<String>,
 }
 
 /// A commit of the repository.
@@ -74,7 +74,7 @@ struct BuildDefinition<'a> {
 struct External<'a> {
     board: &'a str,
     features: Vec<String>,
-    security: &'a str,
+    security: &'a [String],
 }
 
 /// What it was made with.

@@ -17,6 +17,7 @@ use crate::credentials::{Security, Ssid};
 pub mod address;
 pub mod agent;
 pub mod config;
+pub mod edit;
 
 use address::UplinkAddress;
 use agent::AgentOptions;

@@ -165,7 +165,7 @@ pub(crate) fn origin() -> Origin {
             id: "c0ffee".to_owned(),
             modified: true,
         }),
-        security: "wpa2".to_owned(),
+        security: vec!["wpa2".to_owned()],
     }
 }
 

@@ -20,6 +20,7 @@ mod papers;
 mod plan;
 mod readers;
 mod sample;
+mod site_edit;
 mod verify;
 mod writers;
 mod writers_disk;

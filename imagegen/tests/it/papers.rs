@@ -289,7 +289,7 @@ fn one_fleet_has_one_bill_and_no_paper_knows_its_site() {
     let secrets = [
         "loud-network".to_owned(),
         "loud-name".to_owned(),
-        site.ssid.to_hex(),
+        site.networks[0].ssid.to_hex(),
         key.to_owned(),
         Sha256::of(key.as_bytes()).to_string(),
         Sha256::of(&key_as_bytes).to_string(),

@@ -26,7 +26,7 @@ struct Range {
 }
 
 /// Describes an image of `size` bytes of which the `used` ones matter, in order; `read_at` fills the buffer from an offset of it.
-pub(super) fn block_map(
+pub(crate) fn block_map(
     size: u64,
     used: &[Extent],
     mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<()>,

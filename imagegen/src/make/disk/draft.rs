@@ -19,7 +19,7 @@ use super::format::ImageFormat;
 const SUFFIX: &str = ".part";
 
 /// What is added to an image's name for its block map.
-pub(super) const BLOCK_MAP: &str = ".bmap";
+pub(crate) const BLOCK_MAP: &str = ".bmap";
 /// For its bill of materials as CycloneDX.
 pub const CYCLONEDX: &str = ".cdx.json";
 /// For the licences of what is in it.
@@ -27,7 +27,7 @@ pub const LICENCES: &str = ".licences.txt";
 /// For its provenance.
 pub const PROVENANCE: &str = ".provenance.json";
 /// For its checksum.
-pub(super) const CHECKSUM: &str = ".sha256";
+pub(crate) const CHECKSUM: &str = ".sha256";
 /// For its bill of materials as SPDX.
 pub const SPDX: &str = ".spdx.json";
 
@@ -107,7 +107,7 @@ impl Draft {
     }
 
     /// The image as it will be on the card.
-    pub(super) fn image(&self) -> &File {
+    pub(crate) fn image(&self) -> &File {
         self.image.file.as_file()
     }
 

@@ -1,0 +1,419 @@
+//! Changes the files of a card's `site/` as a person wishes: decides what each is to hold, and touches none.
+//!
+//! A file of which nothing is named stays as it is. In one of which something is, every line stays that says something else, whoever wrote
+//! it.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use super::address::UplinkFileError;
+use super::agent::AgentError;
+use super::{Network, SiteChange};
+use crate::make::fat::change::FileChange;
+use crate::overlays::Overlays;
+use crate::plan::overlay::OverlayPlanError;
+use crate::plan::site::{
+    AGENT_FILE, HOSTNAME_FILE, SSH_KEYS_FILE, SUPPLICANT_FILE, UPLINK_FILE, credential_files,
+    render_supplicant,
+};
+
+/// Files of `site/` by name.
+pub type SiteFiles = BTreeMap<String, Vec<u8>>;
+
+/// Why files cannot be changed so.
+#[derive(Debug, Error)]
+pub enum EditError {
+    /// A file without which there is nothing to change.
+    #[error("there is no site/{0} on the card")]
+    Missing(&'static str),
+    /// Not text.
+    #[error("site/{0} on the card is not text in UTF-8")]
+    NotText(&'static str),
+    /// A network without an end.
+    #[error("site/wpa_supplicant.conf on the card: what begins on line {0} has no closing brace")]
+    Unclosed(usize),
+    /// The settings of the bridge.
+    #[error("site/footbridge.toml on the card")]
+    Agent(#[source] AgentError),
+    /// The address.
+    #[error("site/uplink.network on the card")]
+    Uplink(#[source] UplinkFileError),
+    /// The template.
+    #[error(transparent)]
+    Template(#[from] OverlayPlanError),
+}
+
+impl EditError {
+    /// Returns what can be done about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Agent(error) => error.hint(),
+            Self::Missing(_) => "set that on the card with a text editor, or make the image anew".to_owned(),
+            Self::NotText(_) | Self::Unclosed(_) | Self::Uplink(_) => {
+                "put the file right with a text editor, or delete it from the card's site/ and set everything it says anew".to_owned()
+            }
+            Self::Template(_) => "overlays/site/ is not whole".to_owned(),
+        }
+    }
+}
+
+/// Returns what has to happen to the files of a card, in an order in which each step leaves a card that works: certificates come before the
+/// file that names them, and go after it.
+pub fn edit_site(
+    files: &SiteFiles,
+    change: &SiteChange,
+    overlays: &Overlays,
+) -> Result<Vec<FileChange>, EditError> {
+    let mut wanted: Vec<(String, Option<Vec<u8>>)> = Vec::new();
+    let mut put = |name: &str, contents: Vec<u8>| wanted.push((name.to_owned(), Some(contents)));
+    if let Some(name) = &change.hostname {
+        put(HOSTNAME_FILE, format!("{name}\n").into_bytes());
+    }
+    if let Some(keys) = &change.ssh_keys {
+        put(SSH_KEYS_FILE, (keys.lines().join("\n") + "\n").into_bytes());
+    }
+    if let Some(address) = &change.address {
+        let template = overlays.site.get(UPLINK_FILE).map(|bytes| bytes.to_vec());
+        let text = text_of(files, UPLINK_FILE, template)?;
+        put(
+            UPLINK_FILE,
+            address.edit(&text).map_err(EditError::Uplink)?.into_bytes(),
+        );
+    }
+    if !change.agent.is_empty() {
+        let text = text_of(files, AGENT_FILE, None)?;
+        put(
+            AGENT_FILE,
+            change
+                .agent
+                .edit(&text)
+                .map_err(EditError::Agent)?
+                .into_bytes(),
+        );
+    }
+    for (name, bytes) in credential_files(change.networks.as_deref().unwrap_or_default()) {
+        put(&name, bytes.to_vec());
+    }
+    if change.networks.is_some() || change.country.is_some() {
+        let text = edit_supplicant(files, change, overlays)?;
+        put(SUPPLICANT_FILE, text.clone().into_bytes());
+        let gone = files
+            .keys()
+            .filter(|name| is_credential(name) && !text.contains(name.as_str()));
+        wanted.extend(gone.map(|name| (name.clone(), None)));
+    }
+    Ok(wanted
+        .into_iter()
+        .filter(|(name, contents)| files.get(name) != contents.as_ref())
+        .map(|(name, contents)| FileChange { name, contents })
+        .collect())
+}
+
+/// Shows the files with every secret hidden. Comments are shown too, but for those that a secret is in.
+pub fn show_site(files: &SiteFiles) -> String {
+    let mut shown = String::new();
+    for (name, bytes) in files {
+        if name.eq_ignore_ascii_case("README.txt") {
+            continue;
+        }
+        shown.push_str(&format!("site/{name}:\n"));
+        match str::from_utf8(bytes) {
+            _ if name.ends_with(".pem") => {
+                shown.push_str(&format!(
+                    "    ({} bytes of a certificate or key)\n",
+                    bytes.len()
+                ));
+            }
+            Ok(text) => {
+                for line in text.lines() {
+                    shown.push_str(&format!("    {}\n", without_secret(line)));
+                }
+            }
+            Err(_) => shown.push_str(&format!("    ({} bytes that are no text)\n", bytes.len())),
+        }
+    }
+    shown
+}
+
+/// Keys of wpa_supplicant.conf whose values nobody should see.
+const SECRETS: [&str; 9] = [
+    "psk",
+    "sae_password",
+    "password",
+    "private_key_passwd",
+    "private_key2_passwd",
+    "pin",
+    "wep_key",
+    "mka_",
+    "dpp_",
+];
+
+fn without_secret(line: &str) -> String {
+    let Some((key, value)) = line.split_once('=') else {
+        return line.to_owned();
+    };
+    let name = key.trim_start_matches(|c: char| c == '#' || c.is_whitespace());
+    if SECRETS.iter().any(|secret| name.starts_with(secret)) {
+        return format!("{key}=<hidden>");
+    }
+    // A comment that tells how a secret is written may be one that was.
+    match value.find("psk=").or_else(|| value.find("password=")) {
+        Some(at) => format!("{key}={}<hidden>", &value[..at]),
+        None if name == "ssid" => format!("{line}{}", readable_name(value)),
+        None => line.to_owned(),
+    }
+}
+
+/// The name that hexadecimal digits stand for.
+fn readable_name(value: &str) -> String {
+    let digits = value.trim().as_bytes();
+    let pairs = digits.chunks_exact(2);
+    if digits.is_empty() || !pairs.remainder().is_empty() {
+        return String::new();
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let bytes: Option<Vec<u8>> = pairs
+        .map(|pair| u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok())
+        .collect();
+    bytes.map_or_else(String::new, |bytes| {
+        format!("    ({})", bytes.escape_ascii())
+    })
+}
+
+fn text_of(
+    files: &SiteFiles,
+    name: &'static str,
+    otherwise: Option<Vec<u8>>,
+) -> Result<String, EditError> {
+    let bytes = files.get(name).cloned().or(otherwise);
+    let bytes = bytes.ok_or(EditError::Missing(name))?;
+    String::from_utf8(bytes).map_err(|_| EditError::NotText(name))
+}
+
+/// Whether a file is a certificate or key that was put there by this program, not by hand.
+fn is_credential(name: &str) -> bool {
+    let name = name
+        .strip_suffix(".pem")
+        .and_then(|name| name.rsplit_once('-'));
+    name.is_some_and(|(role, digest)| {
+        matches!(role, "ca" | "certificate" | "key")
+            && digest.len() == 8
+            && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+fn edit_supplicant(
+    files: &SiteFiles,
+    change: &SiteChange,
+    overlays: &Overlays,
+) -> Result<String, EditError> {
+    let networks: &[Network] = change.networks.as_deref().unwrap_or_default();
+    let fresh = render_supplicant(overlays, networks, change.country.as_ref())?;
+    if !files.contains_key(SUPPLICANT_FILE) {
+        return Ok(fresh);
+    }
+    let text = text_of(files, SUPPLICANT_FILE, None)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let mut old = Supplicant::parse(text)?;
+    let fresh = Supplicant::parse(&fresh)?;
+    if change.country.is_some() {
+        let line = fresh.globals.iter().find(|line| is_set(line, "country"));
+        old.set("country", line.cloned());
+    }
+    if change.networks.is_some() {
+        let sae = fresh
+            .globals
+            .iter()
+            .position(|line| is_set(line, "sae_pwe"));
+        if let Some(at) = sae.filter(|_| !old.globals.iter().any(|line| is_set(line, "sae_pwe"))) {
+            // With the comment above it.
+            old.globals
+                .extend_from_slice(&fresh.globals[at.saturating_sub(1)..=at]);
+        }
+        old.titles = fresh.titles;
+        old.networks = fresh.networks;
+    }
+    Ok(old.text())
+}
+
+/// A wpa_supplicant.conf, taken apart as far as it is changed. No line is lost.
+struct Supplicant {
+    /// Comments that name the networks.
+    titles: Vec<String>,
+    /// Everything outside of networks.
+    globals: Vec<String>,
+    networks: Vec<String>,
+}
+
+impl Supplicant {
+    fn parse(text: &str) -> Result<Self, EditError> {
+        let mut file = Self {
+            titles: Vec::new(),
+            globals: Vec::new(),
+            networks: Vec::new(),
+        };
+        let mut open: Option<usize> = None;
+        for (index, line) in text.lines().enumerate() {
+            let whole = format!("{line}\n");
+            let trimmed = line.trim();
+            match open {
+                Some(_) => {
+                    file.networks.push(whole);
+                    if trimmed.starts_with('}') {
+                        open = None;
+                    }
+                }
+                None if opens_network(trimmed) => {
+                    file.networks.push("\n".to_owned());
+                    file.networks.push(whole);
+                    open = Some(index + 1);
+                }
+                None if trimmed.starts_with("# Network: ") => file.titles.push(whole),
+                None => file.globals.push(whole),
+            }
+        }
+        if let Some(line) = open {
+            return Err(EditError::Unclosed(line));
+        }
+        let blank = |line: &String| line.trim().is_empty();
+        while file.globals.last().is_some_and(blank) {
+            file.globals.pop();
+        }
+        Ok(file)
+    }
+
+    /// Puts a setting in place of the one there, or below all others.
+    fn set(&mut self, key: &str, line: Option<String>) {
+        let Some(line) = line else { return };
+        match self.globals.iter().position(|line| is_set(line, key)) {
+            Some(at) => self.globals[at] = line,
+            None => self.globals.push(line),
+        }
+    }
+
+    fn text(&self) -> String {
+        [&self.titles, &self.globals, &self.networks]
+            .map(|lines| lines.concat())
+            .concat()
+    }
+}
+
+/// wpa_supplicant(5) takes `network={` and white space around its parts.
+fn opens_network(line: &str) -> bool {
+    let rest = line.strip_prefix("network").map(str::trim_start);
+    let rest = rest
+        .and_then(|rest| rest.strip_prefix('='))
+        .map(str::trim_start);
+    rest.is_some_and(|rest| rest.starts_with('{'))
+}
+
+fn is_set(line: &str, key: &str) -> bool {
+    let rest = line.trim_start().strip_prefix(key);
+    rest.is_some_and(|rest| rest.trim_start().starts_with('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use expect_test::expect;
+
+    use super::*;
+    use crate::credentials::{Psk, Security, Ssid};
+    use crate::overlays::load_overlays;
+    use crate::site::{CountryCode, Hostname};
+
+    fn overlays() -> Overlays {
+        load_overlays(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../overlays")).unwrap()
+    }
+
+    fn joins(ssid: &str) -> Vec<Network> {
+        let security = Security::Wpa2(Psk::parse(b"open sesame").unwrap());
+        vec![Network::new(Ssid::new(ssid).unwrap(), security)]
+    }
+
+    fn files(text: &str) -> SiteFiles {
+        [
+            (SUPPLICANT_FILE.to_owned(), text.into()),
+            ("ca-01234567.pem".to_owned(), b"old".to_vec()),
+            ("mine.pem".to_owned(), b"by hand".to_vec()),
+            (HOSTNAME_FILE.to_owned(), b"attic\n".to_vec()),
+        ]
+        .into()
+    }
+
+    #[test]
+    fn networks_change_and_what_was_written_by_hand_stays() {
+        let by_hand = "\u{feff}# Network: old\r\nctrl_interface=/run/wpa_supplicant\r\n# mine\r\nbgscan=\"simple:30:-70:3600\"\r\ncountry=FR\r\n\r\nnetwork={\r\n  ssid=\"old\"\r\n  psk=\"old secret\"\r\n}\r\n";
+        let change = SiteChange {
+            networks: Some(joins("new")),
+            ..SiteChange::default()
+        };
+        let changes = edit_site(&files(by_hand), &change, &overlays()).unwrap();
+        let names: Vec<_> = changes
+            .iter()
+            .map(|change| (&*change.name, change.contents.is_some()))
+            .collect();
+        assert_eq!(names, [(SUPPLICANT_FILE, true), ("ca-01234567.pem", false)]);
+        let text = String::from_utf8(changes[0].contents.clone().unwrap()).unwrap();
+        expect![[r##"
+            # Network: new
+            ctrl_interface=/run/wpa_supplicant
+            # mine
+            bgscan="simple:30:-70:3600"
+            country=FR
+
+            network={
+            	# The name of the network, its bytes in hexadecimal. A name in double quotes is fine too: ssid="name"
+            	ssid=6e6577
+            	scan_ssid=1
+            	key_mgmt=WPA-PSK
+            	# The key, as 64 hexadecimal digits. A passphrase in double quotes is fine too: psk="passphrase"
+            	psk=45f25534cf3cdd41b3705ad20c5187230a2c37daacb3262ee1c0989af4b9097c
+            }
+        "##]].assert_eq(&text);
+        let change = SiteChange {
+            country: Some(CountryCode::parse("DE").unwrap()),
+            ..SiteChange::default()
+        };
+        let changes = edit_site(&files(&text), &change, &overlays()).unwrap();
+        let edited = String::from_utf8(changes[0].contents.clone().unwrap()).unwrap();
+        assert_eq!(edited, text.replace("country=FR", "country=DE"));
+    }
+
+    #[test]
+    fn nothing_changes_that_is_so_already() {
+        let change = SiteChange {
+            hostname: Some(Hostname::parse("attic").unwrap()),
+            ..SiteChange::default()
+        };
+        assert_eq!(edit_site(&files(""), &change, &overlays()).unwrap(), []);
+    }
+
+    #[test]
+    fn a_broken_file_is_said_to_be_so() {
+        let change = SiteChange {
+            networks: Some(joins("new")),
+            ..SiteChange::default()
+        };
+        let refused = |text: &str| {
+            let error = edit_site(&files(text), &change, &overlays()).unwrap_err();
+            format!("{error}\n{}", error.hint())
+        };
+        expect![[r#"
+            site/wpa_supplicant.conf on the card: what begins on line 2 has no closing brace
+            put the file right with a text editor, or delete it from the card's site/ and set everything it says anew"#]]
+        .assert_eq(&refused("\nnetwork={\nssid=\"x\"\n"));
+    }
+
+    #[test]
+    fn what_is_shown_has_no_secret() {
+        let text = "country=DE\nnetwork={\n\tssid=6e6577\n\tpsk=\"secret\"\n\t#psk=\"secret\"\n# so: network={ psk=\"secret\"\n private_key_passwd = \"secret\"\n}\n";
+        let mut files = files(text);
+        files.insert("key-01234567.pem".to_owned(), b"secret".to_vec());
+        let shown = show_site(&files);
+        assert!(!shown.contains("secret"), "{shown}");
+        assert!(shown.contains("ssid=6e6577    (new)"), "{shown}");
+    }
+}

@@ -1,0 +1,414 @@
+//! Changes of a card's `site/` in place: against fsck.fat, against cuts of the power at every write, and on file systems made to mislead.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Cursor};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use imagegen::card::block_map::parse_block_map;
+use imagegen::card::site::{edit_image, load_site};
+use imagegen::inspect::fat::Fat;
+use imagegen::inspect::packed::open_image_file;
+use imagegen::make::disk::{DiskParts, Draft, ImageFormat, Papers, write_disk};
+use imagegen::make::fat::change::{FatChangeError, FileChange, Storage, change_files, read_files};
+use imagegen::make::fat::{FatLabel, FatOptions, write_fat32};
+use imagegen::plan::disk::{DiskLayout, DiskSignature, DiskSizes};
+use imagegen::sha256::Sha256;
+use imagegen::site::{Hostname, SiteChange};
+use imagegen::tree::{Node, Tree};
+use proptest::prelude::*;
+
+use crate::plan::{overlays, plan_for, site};
+use crate::readers::{available, run};
+use crate::writers::TIME;
+
+const SIZE: u64 = 64 << 20;
+const SECTOR: usize = 512;
+
+/// A file system of which every write is kept, in order.
+#[derive(Clone)]
+struct Recorded {
+    base: Vec<u8>,
+    writes: Vec<(u64, Vec<u8>)>,
+}
+
+impl Storage for Recorded {
+    fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        let range = at as usize..at as usize + buffer.len();
+        let part = self.base.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(part);
+        Ok(())
+    }
+
+    fn write_all_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let range = at as usize..at as usize + bytes.len();
+        let part = self.base.get_mut(range).ok_or(io::ErrorKind::WriteZero)?;
+        part.copy_from_slice(bytes);
+        self.writes.push((at, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn card() -> Tree {
+    let mut tree = Tree::new();
+    for (path, contents) in [
+        ("cmdline.txt", "console=tty1".into()),
+        ("kernel8.img", "kernel ".repeat(1000)),
+        ("site/README.txt", "read me".into()),
+        ("site/hostname", "attic\n".into()),
+        ("site/uplink.network", "[Network]\n".repeat(80)),
+        ("site/wpa_supplicant.conf", "psk=old\n".repeat(300)),
+    ] {
+        tree.insert(path, Node::file(0o644, contents.into_bytes()))
+            .unwrap();
+    }
+    tree
+}
+
+fn fat(tree: &Tree) -> Recorded {
+    let options = FatOptions {
+        size: SIZE,
+        first_sector: 8192,
+        volume_id: 0x1234_abcd,
+        label: FatLabel::new("BOOT").unwrap(),
+        time: TIME,
+    };
+    let mut image = Cursor::new(Vec::new());
+    write_fat32(tree, &options, &mut image).unwrap();
+    Recorded {
+        base: image.into_inner(),
+        writes: Vec::new(),
+    }
+}
+
+fn holds(name: &str, contents: impl Into<Vec<u8>>) -> FileChange {
+    FileChange {
+        name: name.to_owned(),
+        contents: Some(contents.into()),
+    }
+}
+
+fn gone(name: &str) -> FileChange {
+    FileChange {
+        name: name.to_owned(),
+        contents: None,
+    }
+}
+
+fn files(card: &Recorded) -> BTreeMap<String, Vec<u8>> {
+    read_files(card, 0, "site").unwrap()
+}
+
+/// Everything on the card by another reader.
+fn everything(card: &Recorded) -> BTreeMap<String, Vec<u8>> {
+    let tree = Fat::open(Cursor::new(&card.base), 0)
+        .unwrap()
+        .tree()
+        .unwrap();
+    tree.iter()
+        .filter_map(|(path, node)| Some((path.to_owned(), node.bytes()?.to_vec())))
+        .collect()
+}
+
+fn fsck(card: &Recorded) {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::write(scratch.path().join("image"), &card.base).unwrap();
+    run(scratch.path(), "fsck.fat", &["-n", "image"]);
+}
+
+fn several() -> Vec<FileChange> {
+    vec![
+        holds("ca-01234567.pem", "certificate ".repeat(100)),
+        holds("hostname", "cellar\n"),
+        holds("wpa_supplicant.conf", "psk=new\n".repeat(400)),
+        holds("empty", ""),
+        gone("uplink.network"),
+    ]
+}
+
+#[test]
+fn fsck_agrees_with_what_was_changed() {
+    if !available("fsck_agrees_with_what_was_changed", &["fsck.fat"]) {
+        return;
+    }
+    let mut card = fat(&card());
+    change_files(&mut card, 0, "site", &several(), TIME).unwrap();
+    fsck(&card);
+    // So many that the directory gets clusters that are not beside its own.
+    let many: Vec<FileChange> = (0..60)
+        .map(|number| {
+            holds(
+                &format!("certificate-{number:08}.pem"),
+                vec![7; 100 * number],
+            )
+        })
+        .collect();
+    change_files(&mut card, 0, "SITE", &many, TIME).unwrap();
+    fsck(&card);
+    assert_eq!(files(&card).len(), 65);
+    let all: Vec<FileChange> = files(&card).keys().map(|name| gone(name)).collect();
+    change_files(&mut card, 0, "site", &all, TIME).unwrap();
+    fsck(&card);
+    assert_eq!(files(&card), BTreeMap::new());
+}
+
+#[test]
+fn what_was_replaced_is_nowhere_any_more() {
+    let mut card = fat(&card());
+    change_files(&mut card, 0, "site", &several(), TIME).unwrap();
+    let old = b"psk=old";
+    assert!(!card.base.windows(old.len()).any(|window| window == old));
+}
+
+/// After every single write: each file is as it was or as it is to be, and no other one has changed.
+#[test]
+fn a_cut_leaves_each_file_old_or_new() {
+    let before = fat(&card());
+    let mut after = before.clone();
+    change_files(&mut after, 0, "site", &several(), TIME).unwrap();
+    let (old, new) = (everything(&before), everything(&after));
+    let mut cut = before.clone();
+    assert!(after.writes.len() > 10);
+    for (at, bytes) in &after.writes {
+        cut.base[*at as usize..][..bytes.len()].copy_from_slice(bytes);
+        let now = everything(&cut);
+        for path in old.keys().chain(new.keys()) {
+            let found = now.get(path);
+            assert!(found == old.get(path) || found == new.get(path), "{path}");
+        }
+        // Directories' records and tables are written a sector at a time, which a card does whole or not at all.
+        assert!(bytes.len() <= SECTOR);
+    }
+    assert_eq!(everything(&cut), new);
+}
+
+#[test]
+fn a_full_card_is_left_as_it_was() {
+    let mut before = fat(&card());
+    let room = SIZE as usize - (2 << 20);
+    let error = change_files(
+        &mut before,
+        0,
+        "site",
+        &[holds("hostname", vec![1; 70 << 20])],
+        TIME,
+    );
+    assert!(
+        matches!(error, Err(FatChangeError::Full { .. })),
+        "{error:?}"
+    );
+    assert_eq!(before.writes, []);
+    // And one that is full for one file only.
+    let filled = [
+        holds("big", vec![1; room]),
+        holds("hostname", vec![2; 4 << 20]),
+    ];
+    let old = everything(&before);
+    let error = change_files(&mut before, 0, "site", &filled, TIME);
+    assert!(
+        matches!(error, Err(FatChangeError::Full { .. })),
+        "{error:?}"
+    );
+    assert_eq!(everything(&before), old);
+}
+
+/// Each row points something where it should not.
+#[test]
+fn misleading_file_systems_are_left_alone() {
+    let good = fat(&card());
+    let fat_at = 32 * SECTOR;
+    let data_at =
+        fat_at + 2 * SECTOR * u32::from_le_bytes(good.base[36..40].try_into().unwrap()) as usize;
+    type Spoil = fn(&mut [u8]);
+    let rows: [(Spoil, &str); 5] = [
+        (
+            |fat| fat[8..12].copy_from_slice(&2u32.to_le_bytes()),
+            "has no end",
+        ),
+        (
+            |fat| {
+                (8..4000)
+                    .step_by(4)
+                    .for_each(|at| fat[at..at + 4].copy_from_slice(&9u32.to_le_bytes()))
+            },
+            "has no end",
+        ),
+        (
+            |fat| fat[8..12].copy_from_slice(&0x0fff_0000u32.to_le_bytes()),
+            "has no end",
+        ),
+        (
+            |fat| fat[8..12].copy_from_slice(&0u32.to_le_bytes()),
+            "has no end",
+        ),
+        (
+            |fat| fat[8..12].copy_from_slice(&4u32.to_le_bytes()),
+            "in common",
+        ),
+    ];
+    for (spoil, want) in rows {
+        let mut bad = good.clone();
+        spoil(&mut bad.base[fat_at..]);
+        let error = change_files(&mut bad, 0, "site", &several(), TIME).unwrap_err();
+        assert!(error.to_string().contains(want), "{error}");
+        assert_eq!(bad.writes, []);
+    }
+    // A directory that is its own.
+    let mut bad = good.clone();
+    let root = &mut bad.base[data_at..data_at + SECTOR];
+    let site = root
+        .chunks_exact_mut(32)
+        .find(|record| record.starts_with(b"SITE "))
+        .unwrap();
+    site[26..28].copy_from_slice(&2u16.to_le_bytes());
+    let error = change_files(&mut bad, 0, "site", &several(), TIME).unwrap_err();
+    assert!(error.to_string().contains("in common"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Any changes, one after the other, against a map; what is not named never changes.
+    #[test]
+    fn changes_change_what_they_name_and_nothing_else(
+        rounds in prop::collection::vec(
+            prop::collection::vec((0..12usize, prop::option::of(0..3000usize)), 1..6),
+            1..6,
+        ),
+    ) {
+        let mut card = fat(&card());
+        let mut model = everything(&card);
+        for round in rounds {
+            // A name twice in one round has no meaning.
+            let round: BTreeMap<usize, Option<usize>> = round.into_iter().collect();
+            let changes: Vec<FileChange> = round
+                .iter()
+                .map(|(name, size)| FileChange {
+                    name: ["hostname", "A.TXT", "a long name.pem"][name % 3].to_owned()
+                        + ["", "2", "3", "4"][name / 3],
+                    contents: size.map(|size| vec![size as u8; size]),
+                })
+                .collect();
+            change_files(&mut card, 0, "site", &changes, TIME).unwrap();
+            for FileChange { name, contents } in changes {
+                let path = format!("site/{name}");
+                match contents {
+                    Some(contents) => model.insert(path, contents),
+                    None => model.remove(&path),
+                };
+            }
+            prop_assert!(everything(&card) == model);
+        }
+        if available("changes_change_what_they_name_and_nothing_else", &["fsck.fat"]) {
+            fsck(&card);
+        }
+    }
+
+    #[test]
+    fn garbage_does_no_harm(at in 0..SECTOR, bytes in prop::collection::vec(any::<u8>(), 1..40)) {
+        let mut card = fat(&card());
+        let end = (at + bytes.len()).min(SECTOR);
+        card.base[at..end].copy_from_slice(&bytes[..end - at]);
+        // Whatever comes of it, it ends, and without a panic.
+        drop(change_files(&mut card, 0, "site", &several(), TIME));
+    }
+}
+
+/// An image of this program's with the files of a real `site/`.
+fn image(path: &Path) {
+    let mut boot = card();
+    for (name, planned) in plan_for("pi3", &site()).boot.site {
+        let path = format!("site/{name}");
+        boot.remove(&path).unwrap();
+        boot.insert(path, planned.node).unwrap();
+    }
+    let root = vec![9; 1 << 20];
+    let sizes = DiskSizes {
+        boot: SIZE,
+        root: root.len() as u64,
+    };
+    let layout = DiskLayout::new(DiskSignature::derive(b"pi3"), sizes).unwrap();
+    let parts = DiskParts {
+        boot: &boot,
+        boot_label: FatLabel::new("BOOT").unwrap(),
+        time: TIME,
+        root: &root,
+    };
+    let format = ImageFormat::of_name(path.to_str().unwrap()).unwrap();
+    write_disk(
+        Draft::create(path, format).unwrap(),
+        &layout,
+        &parts,
+        |_, _| Papers::new(),
+    )
+    .unwrap();
+}
+
+/// Of every format: the name changes, and what is beside the image describes the new one.
+#[test]
+fn images_of_every_format_are_changed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let change = SiteChange {
+        hostname: Some(Hostname::parse("cellar").unwrap()),
+        ..SiteChange::default()
+    };
+    for format in ImageFormat::ALL {
+        let path = scratch.path().join(format!("card.{format}"));
+        image(&path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let before = load_site(&path).unwrap();
+        let changed = edit_image(&path, &change, &overlays(), TIME).unwrap();
+        assert_eq!(changed, ["hostname"]);
+        let mut after = load_site(&path).unwrap();
+        assert_eq!(
+            after
+                .insert("hostname".to_owned(), before["hostname"].clone())
+                .unwrap(),
+            b"cellar\n"
+        );
+        assert_eq!(after, before);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0);
+
+        let beside = |end: &str| fs::read_to_string(format!("{}{end}", path.display())).unwrap();
+        let digest = Sha256::of(&fs::read(&path).unwrap());
+        assert_eq!(beside(".sha256"), format!("{digest}  card.{format}\n"));
+        let map = parse_block_map(&beside(".bmap")).unwrap();
+        let mut unpacked = Vec::new();
+        io::copy(&mut open_image_file(&path).unwrap(), &mut unpacked).unwrap();
+        for range in &map.ranges {
+            let part = &unpacked[range.offset as usize..range.end() as usize];
+            assert_eq!(Sha256::of(part), range.digest, "{format}");
+        }
+        // What is not mapped does not reach a card, so all that matters has to be.
+        let mut written = vec![0; unpacked.len()];
+        for range in &map.ranges {
+            let range = range.offset as usize..range.end() as usize;
+            written[range.clone()].copy_from_slice(&unpacked[range]);
+        }
+        assert!(written == unpacked, "{format}");
+
+        assert_eq!(
+            edit_image(&path, &change, &overlays(), TIME).unwrap(),
+            [""; 0]
+        );
+    }
+}
+
+#[test]
+fn what_is_no_image_is_left_alone() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("letter");
+    File::create(&path).unwrap().set_len(4096).unwrap();
+    let change = SiteChange {
+        hostname: Some(Hostname::parse("cellar").unwrap()),
+        ..SiteChange::default()
+    };
+    let error = edit_image(&path, &change, &overlays(), TIME).unwrap_err();
+    assert!(error.to_string().starts_with("it is no image"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), [0; 4096]);
+}
