@@ -127,7 +127,8 @@ pub fn show_site(files: &SiteFiles) -> String {
             }
             Ok(text) => {
                 for line in text.lines() {
-                    shown.push_str(&format!("    {}\n", without_secret(line)));
+                    shown.push_str(format!("    {}", without_secret(line)).trim_end());
+                    shown.push('\n');
                 }
             }
             Err(_) => shown.push_str(&format!("    ({} bytes that are no text)\n", bytes.len())),

@@ -13,3 +13,4 @@ mod mirrors;
 mod mistakes;
 #[path = "../../../imagegen/tests/it/sample.rs"]
 mod sample;
+mod site;

@@ -1,0 +1,159 @@
+//! Settings of images that exist, as people change them.
+
+use std::io::Cursor;
+
+use expect_test::expect;
+use imagegen::make::disk::{DiskParts, Draft, ImageFormat, write_disk};
+use imagegen::make::fat::FatLabel;
+use imagegen::make::squashfs::{SquashfsOptions, write_squashfs};
+use imagegen::plan::disk::{DiskLayout, DiskSignature, DiskSizes};
+use imagegen::tree::{Node, Tree};
+
+use crate::command::Desk;
+
+/// Puts an image on the desk whose files somebody has edited.
+fn put_image(desk: &Desk) {
+    let mut boot = Tree::new();
+    for (path, text) in [
+        ("site/hostname", "attic\n"),
+        (
+            "site/footbridge.toml",
+            "uplink = \"wlan0\"\ndownlink = \"eth0\"\n# mine\n",
+        ),
+        (
+            "site/wpa_supplicant.conf",
+            "ap_scan=1\nnetwork={\n\tssid=\"old\"\n\tpsk=\"old secret\"\n}\n",
+        ),
+    ] {
+        boot.insert(path, Node::file(0o644, text.as_bytes()))
+            .unwrap();
+    }
+    let mut root = Cursor::new(Vec::new());
+    write_squashfs(&Tree::new(), &SquashfsOptions::at(0), &mut root).unwrap();
+    let root = root.into_inner();
+    let sizes = DiskSizes {
+        boot: 64 << 20,
+        root: root.len() as u64,
+    };
+    let layout = DiskLayout::new(DiskSignature::derive(b"card"), sizes).unwrap();
+    let parts = DiskParts {
+        boot: &boot,
+        boot_label: FatLabel::new("FOOTBRIDGE").unwrap(),
+        time: 0,
+        root: &root,
+    };
+    let draft = Draft::create(&desk.path().join("card.img"), ImageFormat::Img).unwrap();
+    write_disk(draft, &layout, &parts).unwrap();
+}
+
+#[test]
+fn only_what_is_named_changes_and_no_secret_is_shown() {
+    let desk = Desk::new();
+    put_image(&desk);
+    desk.put("psk", "open sesame\n");
+    let told = desk.run(&[
+        "site",
+        "card.img",
+        "--ssid",
+        "new",
+        "--psk-file",
+        "psk",
+        "--set",
+        "dhcp.mode=relay",
+        "--show",
+    ]);
+    expect![[r#"
+        site/footbridge.toml:
+            uplink = "wlan0"
+            downlink = "eth0"
+            # mine
+
+            [dhcp]
+            mode = "relay"
+        site/hostname:
+            attic
+        site/wpa_supplicant.conf:
+            # Network: new
+            ap_scan=1
+
+            network={
+            	# The name of the network, its bytes in hexadecimal. A name in double quotes is fine too: ssid="name"
+            	ssid=6e6577    (new)
+            	scan_ssid=1
+            	key_mgmt=WPA-PSK
+            	# The key, as 64 hexadecimal digits. A passphrase in double quotes is fine too: psk="passphrase"
+            	psk=<hidden>
+            }
+        card.img: changed footbridge.toml, wpa_supplicant.conf
+        exit code 0"#]].assert_eq(&told);
+    assert!(!told.contains("secret") && !told.contains("sesame"));
+}
+
+#[test]
+fn mistakes_change_nothing() {
+    let desk = Desk::new();
+    put_image(&desk);
+    desk.put("letter", "Dear card,\n".repeat(100));
+    desk.put(
+        "site.toml",
+        "hostname = \"cellar\"\n\n[[network]]\nssid = \"x\"\npsk = \"short\"\n",
+    );
+    let before = std::fs::read(desk.path().join("card.img")).unwrap();
+    let mut told = String::new();
+    for args in [
+        &["card.img"][..],
+        &["card.img", "--config", "site.toml"],
+        &["card.img", "--set", "dhcp.mod=relay"],
+        &["card.img", "--address", "10.0.0.0/24"],
+        &["missing.img", "--hostname", "cellar"],
+        &["letter", "--hostname", "cellar"],
+        &["letter", "--show"],
+        &["/dev/null", "--hostname", "cellar"],
+    ] {
+        told.push_str(&desk.run(&[&["site"], args].concat()));
+        told.push_str("\n\n");
+    }
+    expect![[r#"
+        error: nothing is named that is to be changed
+
+        hint: for example --hostname NAME; --show prints the settings there are
+        exit code 2
+
+        error: site.toml, line 5: the passphrase has 5 characters; Wi-Fi wants 8 to 63
+
+        hint: 8 to 63 printable ASCII characters, or the key as 64 hexadecimal digits
+        exit code 2
+
+        error: the bridge has no setting `dhcp.mod`
+
+        hint: did you mean `dhcp.mode`?
+        exit code 2
+
+        error: 10.0.0.0 is no address for one machine of the network 10.0.0.0/24
+
+        hint: for example: --address 192.168.1.5/24 --gateway 192.168.1.1 --dns 192.168.1.1
+        exit code 2
+
+        error: cannot open missing.img: No such file or directory (os error 2)
+
+        hint: check the path; `cargo xtask image` makes an image
+        exit code 2
+
+        error: letter: it is no image of this program's: the first sector has no boot signature, so this is no disk image
+
+        hint: `cargo xtask image` makes images, `cargo xtask flash` cards
+        exit code 2
+
+        error: letter: it is no image of this program's: the first sector has no boot signature, so this is no disk image
+
+        hint: `cargo xtask image` makes images, `cargo xtask flash` cards
+        exit code 2
+
+        error: /dev/null: it is no image of this program's: failed to fill whole buffer
+
+        hint: `cargo xtask image` makes images, `cargo xtask flash` cards
+        exit code 2
+
+    "#]].assert_eq(&told);
+    assert!(std::fs::read(desk.path().join("card.img")).unwrap() == before);
+}
