@@ -16,6 +16,7 @@ pub mod changelog;
 pub mod credentials;
 mod deb822;
 pub mod device_tree;
+pub mod fleet;
 pub mod index;
 pub mod inspect;
 pub mod lock;

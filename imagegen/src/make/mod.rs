@@ -23,7 +23,7 @@ pub mod licences;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod modules;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
-mod parallel;
+pub mod parallel;
 pub mod release;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod rootfs;

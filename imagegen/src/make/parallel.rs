@@ -13,10 +13,7 @@ pub(crate) fn processors() -> usize {
 ///
 /// Each thread takes the next item until none is left; after a failure nothing new is begun. Of several failures the first in the items'
 /// order is returned: all items before it have been begun, so it is the same one every time.
-pub(crate) fn map<T, R, E>(
-    items: Vec<T>,
-    work: impl Fn(T) -> Result<R, E> + Sync,
-) -> Result<Vec<R>, E>
+pub fn map<T, R, E>(items: Vec<T>, work: impl Fn(T) -> Result<R, E> + Sync) -> Result<Vec<R>, E>
 where
     T: Send,
     R: Send,

@@ -12,6 +12,7 @@ mod catalogue;
 mod debs;
 mod diff;
 mod fetching;
+mod fleet;
 mod hostile;
 mod image;
 mod mirror_server;

@@ -98,7 +98,7 @@ impl Draft {
         self.format
     }
 
-    pub(super) fn destination(&self) -> &Path {
+    pub(crate) fn destination(&self) -> &Path {
         &self.image.destination
     }
 
