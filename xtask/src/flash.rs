@@ -22,6 +22,13 @@ use crate::workspace::Workspace;
 pub struct Args {
     /// Image to write, compressed or not; its .bmap and .sha256 are used where they are beside it
     image: PathBuf,
+    #[command(flatten)]
+    card: CardArgs,
+}
+
+/// The card, and how it is dealt with.
+#[derive(clap::Args)]
+pub struct CardArgs {
     /// Disk to erase for it, such as /dev/sdX, or a file that stands for one; without it, the disks there are are listed
     device: Option<PathBuf>,
     /// Do not ask; needed where nobody is at a terminal
@@ -38,26 +45,38 @@ pub struct Args {
 /// Writes an image to a card and reads it back.
 pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
+    let command = format!("flash {}", args.image.display());
+    write_card(
+        &args.image,
+        &args.card,
+        &command,
+        &workspace,
+        &Bars::new(),
+        |_| Ok(()),
+    )
+}
+
+/// Writes an image to a card and reads it back. `begun` is told of the card when nothing more is asked, and before anything is erased;
+/// `command` is what was typed for this, without the card.
+pub fn write_card(
+    image: &Path,
+    args: &CardArgs,
+    command: &str,
+    workspace: &Workspace,
+    bars: &Bars,
+    begun: impl FnOnce(&Card) -> Result<()>,
+) -> Result<()> {
     let inventory = inventory()?;
-    let path = std::fs::canonicalize(&args.image).unwrap_or_else(|_| args.image.clone());
-    let wish = |size| Wish {
-        image: Some(Wanted { path: &path, size }),
-        fixed_disks: args.fixed_disk,
-    };
-    let chosen = |size| {
-        let device = args.device.as_deref();
-        device.map(|device| Destination::choose(device, &inventory, &wish(size)).map_err(refused))
-    };
     // A wrong disk is said at once, a small one when it is known how large the image is.
-    chosen(0).transpose()?;
-    let bars = Bars::new();
-    let image = examine(&args.image, &bars).map_err(faulty)?;
-    let Some(destination) = chosen(image.map.image_size).transpose()? else {
-        return Err(unnamed(&inventory, &wish(image.map.image_size), args).into());
-    };
-    let card = open(&destination, args)?;
+    if args.device.is_some() {
+        choose(&inventory, args, image, 0, command)?;
+    }
+    let image = examine(image, bars).map_err(faulty)?;
+    let destination = choose(&inventory, args, &image.path, image.map.image_size, command)?;
+    let card = open(&destination, args, command)?;
     eprintln!("{}", without_controls(&account(&destination, &image)));
     confirm(&destination, args)?;
+    begun(&card)?;
 
     let begin = Instant::now();
     let job = Job {
@@ -70,7 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
         "{} is not whole; the same command goes on where it was",
         card.path().display()
     ));
-    let written = flash(&job, &bars).map_err(|error| {
+    let written = flash(&job, bars).map_err(|error| {
         let hint = error.hint();
         Failure::new(format!("{:#}", anyhow::Error::from(error)), hint)
     })?;
@@ -79,21 +98,43 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Refuses what an image of that size must not be written to; lists the disks there are if none is named.
+pub fn check_destination(args: &CardArgs, image: &Path, size: u64, command: &str) -> Result<()> {
+    choose(&inventory()?, args, image, size, command).map(drop)
+}
+
+fn choose(
+    inventory: &Inventory,
+    args: &CardArgs,
+    image: &Path,
+    size: u64,
+    command: &str,
+) -> Result<Destination> {
+    let path = std::fs::canonicalize(image).unwrap_or_else(|_| image.to_owned());
+    let wish = Wish {
+        image: Some(Wanted { path: &path, size }),
+        fixed_disks: args.fixed_disk,
+    };
+    match args.device.as_deref() {
+        Some(device) => Ok(Destination::choose(device, inventory, &wish).map_err(refused)?),
+        None => Err(unnamed(inventory, &wish, command).into()),
+    }
+}
+
 /// Describes the disks of this machine.
 pub fn inventory() -> Result<Inventory> {
     load_inventory(Path::new("/")).context("while looking for disks in /sys and /proc")
 }
 
 /// Lists the disks, and says what to type next.
-fn unnamed(inventory: &Inventory, wish: &Wish<'_>, args: &Args) -> UsageError {
+fn unnamed(inventory: &Inventory, wish: &Wish<'_>, command: &str) -> UsageError {
     let disks = list(inventory, wish);
     print!("{disks}");
     let hint = if disks.is_empty() {
         "no card and no stick is in this machine: put one in, and run the same command again"
             .to_owned()
     } else {
-        let image = args.image.display();
-        format!("name one of these: cargo xtask flash {image} /dev/NAME")
+        format!("name one of these: cargo xtask {command} /dev/NAME")
     };
     UsageError::new("no disk is named", hint)
 }
@@ -118,9 +159,9 @@ fn faulty(fault: ImageFault) -> anyhow::Error {
     }
 }
 
-fn open(destination: &Destination, args: &Args) -> Result<Card> {
+fn open(destination: &Destination, args: &CardArgs, command: &str) -> Result<Card> {
     let look = || load_inventory(Path::new("/"));
-    let as_root = || format!("as root: {}", as_root(args));
+    let as_root = || format!("as root: {}", as_root(args, command));
     Card::open(destination, look).map_err(|error| not_opened(error, &as_root()))
 }
 
@@ -144,9 +185,9 @@ pub fn not_opened(error: OpenError, as_root: &str) -> anyhow::Error {
 }
 
 /// Root has no cargo of ours, but this program is all that is needed.
-fn as_root(args: &Args) -> String {
+fn as_root(args: &CardArgs, command: &str) -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| "cargo xtask".into());
-    let mut command = format!("sudo {} flash {}", program.display(), args.image.display());
+    let mut command = format!("sudo {} {command}", program.display());
     if let Some(path) = &args.device {
         command.push_str(&format!(" {}", path.display()));
     }
@@ -233,7 +274,7 @@ fn account(destination: &Destination, image: &Image) -> String {
 }
 
 /// Has the user type the name of what is erased; nobody does that by habit.
-fn confirm(destination: &Destination, args: &Args) -> Result<()> {
+fn confirm(destination: &Destination, args: &CardArgs) -> Result<()> {
     if args.yes {
         return Ok(());
     }
@@ -267,7 +308,7 @@ fn seed() -> Vec<u8> {
     [times.into_bytes(), machine].concat()
 }
 
-fn finish(card: &Card, args: &Args, written: &Written, took: Duration) {
+fn finish(card: &Card, args: &CardArgs, written: &Written, took: Duration) {
     card.reread_partitions();
     let ejected = !args.no_eject && card.eject();
     let earlier = match written.earlier {

@@ -10,6 +10,7 @@ mod diff;
 mod e2e;
 mod fixes;
 mod flash;
+mod fleet;
 mod fuzz;
 mod guest;
 mod image;
@@ -59,6 +60,9 @@ enum Command {
     Flash(flash::Args),
     /// Show or change the settings of an image or a card, without building anything
     Site(site::Args),
+    /// Prepare the cards of many devices from one list
+    #[command(subcommand)]
+    Fleet(fleet::Fleet),
     /// Look through an image for what keeps a board from starting, or should never be on a card
     Verify(verify::Args),
     /// Write the list that Raspberry Pi Imager offers images from
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
         Command::Qemu(args) => qemu::run(&args),
         Command::Flash(args) => flash::run(&args),
         Command::Site(args) => site::run(&args),
+        Command::Fleet(fleet) => fleet::run(&fleet),
         Command::Verify(args) => verify::run(&args),
         Command::Catalogue(args) => catalogue::run(&args),
         Command::Diff(args) => diff::run(&args),

@@ -19,7 +19,7 @@ use imagegen::tree::{Node, Tree};
 use crate::command::Desk;
 
 /// Puts an image with so many bytes to write on the desk.
-fn put_image(desk: &Desk, name: &str, bytes: usize) {
+pub(crate) fn put_image(desk: &Desk, name: &str, bytes: usize) {
     // No two blocks are the same, and none is the zeros of an empty card.
     let mut file = vec![0xc3; bytes];
     for (number, block) in file.chunks_mut(512).enumerate() {
@@ -49,7 +49,7 @@ fn put_image(desk: &Desk, name: &str, bytes: usize) {
 }
 
 /// Puts an empty card on the desk.
-fn put_card(desk: &Desk, size: u64) -> PathBuf {
+pub(crate) fn put_card(desk: &Desk, size: u64) -> PathBuf {
     let path = desk.put("card", "");
     fs::File::options()
         .write(true)

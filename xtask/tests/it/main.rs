@@ -8,6 +8,7 @@ mod catalogue;
 mod command;
 mod documents;
 mod flash;
+mod fleet;
 mod interrupted;
 mod mirrors;
 mod mistakes;
