@@ -148,8 +148,9 @@ impl Edit<'_> {
         overlays: &Overlays,
     ) -> Result<Vec<String>, SiteEditError> {
         let opened = OpenOptions::new().read(true).write(true).open(self.path);
+        // Another edit of the same image takes its turn.
         let file = opened
-            .and_then(|file| file.try_lock().map_err(io::Error::from).map(|()| file))
+            .and_then(|file| file.lock().map(|()| file))
             .map_err(|err| open_error(self.path, err))?;
         let mut image = InPlace::of(&file);
         let changes = edit_site(&read_site(&image)?, change, overlays)?;

@@ -258,10 +258,6 @@ fn each_break_is_found_once() {
             "#]],
         ),
         (
-            |it| it.boot("autoboot.txt", "[tryboot]\nboot_partition=2"),
-            expect![[r#""#]],
-        ),
-        (
             |it| it.boot("initramfs.zst", "no archive"),
             expect![[r#"
                 initramfs-unreadable: boot/initramfs.zst cannot be read: the initramfs is no cpio archive at byte 0: it ends before its trailer
