@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::make::fat::civil_date;
+use crate::calendar::timestamp;
 
 /// The name of the ledger in the folder of a fleet.
 pub const LEDGER_FILE: &str = "ledger.jsonl";
@@ -183,15 +183,7 @@ pub fn parse_ledger(bytes: &[u8]) -> Result<(Vec<Event>, usize), usize> {
 /// Writes seconds since 1970 as RFC 3339 has them, in UTC.
 #[must_use]
 pub fn rfc3339(seconds: u64) -> String {
-    let days = u32::try_from(seconds / 86_400).unwrap_or(0);
-    let (year, month, day) = civil_date(days);
-    let of_day = seconds % 86_400;
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        of_day / 3600,
-        of_day / 60 % 60,
-        of_day % 60
-    )
+    timestamp(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

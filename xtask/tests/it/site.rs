@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use expect_test::expect;
-use imagegen::make::disk::{DiskParts, Draft, ImageFormat, write_disk};
+use imagegen::make::disk::{DiskParts, Draft, ImageFormat, Papers, write_disk};
 use imagegen::make::fat::FatLabel;
 use imagegen::make::squashfs::{SquashfsOptions, write_squashfs};
 use imagegen::plan::disk::{DiskLayout, DiskSignature, DiskSizes};
@@ -43,7 +43,7 @@ fn put_image(desk: &Desk) {
         root: &root,
     };
     let draft = Draft::create(&desk.path().join("card.img"), ImageFormat::Img).unwrap();
-    write_disk(draft, &layout, &parts).unwrap();
+    write_disk(draft, &layout, &parts, |_, _| Papers::new()).unwrap();
 }
 
 #[test]
