@@ -164,7 +164,7 @@ impl Edit<'_> {
         // Nothing of what an image was built from made what it is from now on.
         let [map, checksum, _provenance] = beside;
         let (map, checksum) = (map?, checksum?);
-        change_files(&mut image, offset, DIRECTORY, &changes, self.time)?;
+        let changed = change_files(&mut image, offset, DIRECTORY, &changes, self.time);
         let touched = image.touched.into_inner();
         let size = file
             .metadata()
@@ -192,6 +192,8 @@ impl Edit<'_> {
             let name = self.path.file_name().unwrap_or_default();
             checksum.put(digest.map(|digest| checksum_line(digest, name)))?;
         }
+        // What describes the image holds for what it is now, changed or not.
+        changed?;
         Ok(names(changes))
     }
 

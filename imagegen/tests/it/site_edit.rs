@@ -399,6 +399,33 @@ fn images_of_every_format_are_changed() {
     }
 }
 
+/// The kernel where the root directory is: the edit is refused, and what is beside the image describes it as before.
+#[test]
+fn a_refused_edit_leaves_what_describes_the_image() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("card.img");
+    image(&path);
+    let mut bytes = fs::read(&path).unwrap();
+    let record = bytes.windows(11).position(|name| name == b"KERNEL8 IMG");
+    bytes[record.unwrap() + 26..][..2].copy_from_slice(&2u16.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    let change = SiteChange {
+        hostname: Some(Hostname::parse("cellar").unwrap()),
+        ..SiteChange::default()
+    };
+    let error = edit_image(&path, &change, &overlays(), TIME).unwrap_err();
+    assert!(
+        error.to_string().contains("longer than its clusters"),
+        "{error}"
+    );
+    assert!(fs::read(&path).unwrap() == bytes);
+    let digest = Sha256::of(&bytes);
+    let checksum = fs::read_to_string(scratch.path().join("card.img.sha256")).unwrap();
+    assert_eq!(checksum, format!("{digest}  card.img\n"));
+    let map = fs::read_to_string(scratch.path().join("card.img.bmap")).unwrap();
+    parse_block_map(&map).unwrap();
+}
+
 #[test]
 fn what_is_no_image_is_left_alone() {
     let scratch = tempfile::tempdir().unwrap();
