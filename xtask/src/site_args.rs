@@ -28,7 +28,7 @@ const CONFIG_MAX: u64 = 1 << 20;
 /// The site's settings.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SiteArgs {
-    /// File with the settings, several networks among them (the README shows one); options here win over it
+    /// File with the settings, several networks among them (the book shows one: docs/src/configuration.md); options here win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Name of the Wi-Fi network, 1 to 32 bytes
@@ -175,7 +175,7 @@ fn load_config(path: &Path) -> Result<SiteChange> {
     let text = String::from_utf8(read_bounded(path, CONFIG_MAX)?).map_err(|_| {
         Failure::new(
             format!("{} is not text in UTF-8", path.display()),
-            "the README shows a whole site.toml",
+            "the book shows a whole site.toml (docs/src/configuration.md)",
         )
     })?;
     let beside = path.parent().unwrap_or(Path::new(""));

@@ -67,7 +67,7 @@ pub fn parse_site_config(text: &str, read: ReadFile<'_>) -> Result<SiteChange, S
     let raw: RawSite = toml::from_str(text).map_err(|error| SiteConfigError {
         line: line_of(text, error.span()),
         what: error.message().to_owned(),
-        hint: "the README shows a whole site.toml".to_owned(),
+        hint: "the book shows a whole site.toml (docs/src/configuration.md)".to_owned(),
     })?;
     raw.check(text, read)
 }
@@ -758,11 +758,11 @@ mod tests {
             line 2: `a b` is no host name; it has 1 to 63 letters, digits and hyphens, and no hyphen at either end
                 for example: hostname = "attic"
             line 1: unknown field `contry`, expected one of `country`, `hostname`, `ssh-keys`, `ssh-keys-file`, `network`, `uplink`, `agent`
-                the README shows a whole site.toml
+                the book shows a whole site.toml (docs/src/configuration.md)
             line 1: line 1 is no SSH public key; it would begin with ssh-ed25519, ecdsa-sha2-nistp256 or ssh-rsa
                 give the public half, usually ~/.ssh/id_ed25519.pub; `ssh-keygen` makes a pair
             line 1: string values must be quoted, expected literal string
-                the README shows a whole site.toml
+                the book shows a whole site.toml (docs/src/configuration.md)
             line 4: the network name is empty; an SSID has 1 to 32 bytes
                 for example: ssid = "home"
             line 3: the network has no name
@@ -782,7 +782,7 @@ mod tests {
             line 5: cannot read none.psk: it is not there
                 check the path; it begins where this file is
             line 6: unknown variant `wep`, expected one of `open`, `wpa2`, `wpa3`, `mixed`, `eap-tls`, `peap`
-                the README shows a whole site.toml
+                the book shows a whole site.toml (docs/src/configuration.md)
             line 5: `psk` has no part in a network that is secured so
                 leave it out, or give another security
             line 6: a priority of 256 is not possible
