@@ -5,6 +5,8 @@
 //! archive's lists; [`Lock::of_choices`] makes sure that it does. The dates of the releases are kept, too: the newest is the time of
 //! everything in an image, and none of them may be followed by an older one.
 
+pub mod changes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -51,22 +53,6 @@ pub struct Choice {
     pub request: Request,
     /// What was chosen.
     pub resolution: Resolution,
-}
-
-/// A difference between two locks; packages of different suites are told apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A package that was not there.
-    Added(Box<Package>),
-    /// A package that is no longer there.
-    Removed(Box<Package>),
-    /// Another version, or another file of the same version.
-    Replaced {
-        /// The package as it was.
-        old: Box<Package>,
-        /// The package as it is.
-        new: Box<Package>,
-    },
 }
 
 /// Why there is no lock.
@@ -302,106 +288,6 @@ impl Lock {
     }
 }
 
-/// Returns what became of each package between two locks, sorted by name.
-pub fn changes(old: Option<&Lock>, new: &Lock) -> Vec<Change> {
-    let by_place = |lock: &Lock| -> BTreeMap<(String, bool), Box<Package>> {
-        let key = |package: &Package| (package.name.clone(), package.automatic);
-        lock.packages
-            .iter()
-            .map(|package| (key(package), Box::new(package.clone())))
-            .collect()
-    };
-    let mut before = old.map(by_place).unwrap_or_default();
-    let mut changes = Vec::new();
-    for (key, new) in by_place(new) {
-        match before.remove(&key) {
-            None => changes.push(Change::Added(new)),
-            Some(old) if old != new => changes.push(Change::Replaced { old, new }),
-            Some(_) => {}
-        }
-    }
-    changes.extend(before.into_values().map(Change::Removed));
-    changes.sort_by(|one, other| one.name().cmp(other.name()));
-    changes
-}
-
-/// A source package of which the security archive has a newer version than was locked before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecurityUpdate<'a> {
-    /// The source package.
-    pub source: &'a str,
-    /// Its newest version that was locked before.
-    pub old: &'a Version,
-    /// The version of the security archive.
-    pub new: &'a Version,
-    /// The packages built from it, the smallest first.
-    pub packages: Vec<&'a Package>,
-}
-
-/// Returns the security updates between two locks, sorted by source package. What is new to the lock is none: nothing is fixed by it.
-pub fn security_updates<'a>(old: &'a Lock, new: &'a Lock) -> Vec<SecurityUpdate<'a>> {
-    let mut before: BTreeMap<(&str, bool), &Version> = BTreeMap::new();
-    for package in &old.packages {
-        let (source, version) = &package.source;
-        let newest = before.entry((source, package.automatic)).or_insert(version);
-        *newest = version.max(newest);
-    }
-    let mut updates: BTreeMap<(&str, &Version), SecurityUpdate<'_>> = BTreeMap::new();
-    for package in &new.packages {
-        let (source, version) = &package.source;
-        let Some(old) = before.get(&(source.as_str(), package.automatic)).copied() else {
-            continue;
-        };
-        if package.archive == Archive::Security && version > old {
-            let update = updates.entry((source, version)).or_insert(SecurityUpdate {
-                source,
-                old,
-                new: version,
-                packages: Vec::new(),
-            });
-            update.packages.push(package);
-        }
-    }
-    let mut updates: Vec<SecurityUpdate<'_>> = updates.into_values().collect();
-    for update in &mut updates {
-        update.packages.sort_by_key(|package| package.size);
-    }
-    updates
-}
-
-impl Change {
-    /// Returns the package's name.
-    pub fn name(&self) -> &str {
-        match self {
-            Change::Added(package)
-            | Change::Removed(package)
-            | Change::Replaced { new: package, .. } => &package.name,
-        }
-    }
-}
-
-/// `+ name version`, `- name version`, or `  name old -> new`.
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Change::Added(new) => write!(f, "+ {} {} ({})", new.name, new.version, new.suite),
-            Change::Removed(old) => write!(f, "- {} {}", old.name, old.version),
-            Change::Replaced { old, new } if old.version == new.version => {
-                write!(
-                    f,
-                    "  {} {}: another entry ({})",
-                    new.name, new.version, new.suite
-                )
-            }
-            Change::Replaced { old, new } => write!(
-                f,
-                "  {} {} -> {} ({})",
-                new.name, old.version, new.version, new.suite
-            ),
-        }
-    }
-}
-
 /// The text of the lock, ready for its file.
 impl fmt::Display for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -625,6 +511,7 @@ struct RawPackage {
 mod tests {
     use expect_test::{Expect, expect};
 
+    use super::changes::changes;
     use super::*;
     use crate::index::Origin;
     use crate::resolve::Root;
@@ -856,58 +743,6 @@ mod tests {
         .assert_eq(&told.join("\n"));
         assert_eq!(changes(Some(&old), &old), []);
         assert_eq!(changes(None, &new).len(), new.packages.len());
-    }
-
-    /// Also where the packages have other names than before, as the kernel's have.
-    #[test]
-    fn security_updates_are_told_by_source_package() {
-        let lock = |lines: &str| {
-            let mut text = format!(
-                "version = 1\narchitecture = \"arm64\"\n[[release]]\nsuite = \"trixie\"\ndate = \"{DATE}\"\n[[release]]\nsuite = \"trixie-security\"\ndate = \"{DATE}\"\n"
-            );
-            for line in lines.lines() {
-                let words: Vec<&str> = line.split_whitespace().collect();
-                let [suite, name, version, source, size] = words[..] else {
-                    panic!("{line}");
-                };
-                let digest = Sha256::of(line.as_bytes());
-                text.push_str(&format!(
-                    "[[package]]\nname = \"{name}\"\nversion = \"{version}\"\nsuite = \"{suite}\"\nfile = \"{name}_{version}_all.deb\"\nsize = {size}\nsha256 = \"{digest}\"\ninstalled-size = 1\nsource = \"{source} ({version})\"\n"
-                ));
-            }
-            Lock::parse(&text, "arm64").unwrap()
-        };
-        let old = lock(
-            "trixie libssl 1-1 openssl 9
-             trixie openssl-provider 1-1 openssl 3
-             trixie linux-image-6.1 6.1 linux 5
-             trixie-security zlib1g 2-1 zlib 1
-             trixie mount 3-1 util-linux 1",
-        );
-        let new = lock(
-            "trixie-security libssl 1-1+deb13u1 openssl 9
-             trixie-security openssl-provider 1-1+deb13u1 openssl 3
-             trixie-security linux-image-6.2 6.2 linux 5
-             trixie-security zlib1g 2-1 zlib 1
-             trixie-security xz 5-1 xz-utils 1
-             trixie mount 3-2 util-linux 1",
-        );
-        let told: Vec<String> = security_updates(&old, &new)
-            .iter()
-            .map(|update| {
-                let names = update.packages.iter().map(|package| package.name.as_str());
-                let names: Vec<&str> = names.collect();
-                let SecurityUpdate {
-                    source, old, new, ..
-                } = update;
-                format!("{source} {old} -> {new}: {}", names.join(" "))
-            })
-            .collect();
-        expect![[r#"
-            linux 6.1 -> 6.2: linux-image-6.2
-            openssl 1-1 -> 1-1+deb13u1: openssl-provider libssl"#]]
-        .assert_eq(&told.join("\n"));
-        assert_eq!(security_updates(&new, &old), []);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use imagegen::changelog::{Cve, fixed_since};
-use imagegen::lock::{Lock, SecurityUpdate, security_updates};
+use imagegen::lock::Lock;
+use imagegen::lock::changes::{SecurityUpdate, security_updates};
 use imagegen::make::deb::read_changelog;
 use imagegen::make::fetch::Fetcher;
 

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use imagegen::board::Board;
-use imagegen::lock::{Change, Choice, Lock, LockedRelease, changes};
+use imagegen::lock::changes::{Change, changes};
+use imagegen::lock::{Choice, Lock, LockedRelease};
 use imagegen::make::fetch::Fetcher;
 use imagegen::overlays::Overlays;
 use imagegen::recipe::Feature;

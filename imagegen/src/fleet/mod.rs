@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod list;
 mod list_csv;
 mod list_toml;
+mod taken;
 
 use std::fmt;
 use std::net::Ipv4Addr;

@@ -29,15 +29,13 @@ fn desk() -> Desk {
     desk
 }
 
+/// What is typed for the bundles of a list without the boards' images.
+fn bundles(list: &str) -> [&str; 6] {
+    ["fleet", "build", list, "--output", "out", "--bundles-only"]
+}
+
 fn build(desk: &Desk) {
-    let told = desk.run(&[
-        "fleet",
-        "build",
-        "fleet.csv",
-        "--output",
-        "out",
-        "--bundles-only",
-    ]);
+    let told = desk.run(&bundles("fleet.csv"));
     assert!(
         told.starts_with("out\n") && told.ends_with("exit code 0"),
         "{told}"
@@ -102,14 +100,7 @@ fn every_mistake_is_told_before_anything_is_made() {
         exit code 2"#]].assert_eq(&desk.run(&["fleet", "build", "fleet.csv", "--output", "out"]));
     assert_eq!(desk.names(), ["fleet.csv"]);
     desk.put("fleet.csv", "name,board,ssid,psk\na,pi3,x,open sesame\n");
-    let told = desk.run(&[
-        "fleet",
-        "build",
-        "fleet.csv",
-        "--output",
-        "out",
-        "--bundles-only",
-    ]);
+    let told = desk.run(&bundles("fleet.csv"));
     assert!(
         told.contains("chmod o= fleet.csv") && told.ends_with("exit code 2"),
         "{told}"
@@ -137,14 +128,7 @@ fn programs_print_secrets() {
         program.display()
     );
     desk.put("fleet.toml", list);
-    let told = desk.run(&[
-        "fleet",
-        "build",
-        "fleet.toml",
-        "--output",
-        "out",
-        "--bundles-only",
-    ]);
+    let told = desk.run(&bundles("fleet.toml"));
     assert!(
         told.ends_with("exit code 0") && !told.contains("sesame"),
         "{told}"
@@ -168,14 +152,7 @@ fn programs_print_secrets() {
         .mode();
     assert_eq!(mode & 0o777, 0o600);
     desk.put("secret", "#!/bin/sh\nexit 3\n");
-    let told = desk.run(&[
-        "fleet",
-        "build",
-        "fleet.toml",
-        "--output",
-        "out",
-        "--bundles-only",
-    ]);
+    let told = desk.run(&bundles("fleet.toml"));
     assert!(
         told.contains("gave no secret: exit status: 3") && told.ends_with("exit code 2"),
         "{told}"
@@ -203,14 +180,7 @@ fn a_thousand_devices_take_no_more_memory_than_a_hundred() {
         desk.put("fleet.csv", list);
         let begin = Instant::now();
         let mut child = desk
-            .command(&[
-                "fleet",
-                "build",
-                "fleet.csv",
-                "--output",
-                "out",
-                "--bundles-only",
-            ])
+            .command(&bundles("fleet.csv"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
