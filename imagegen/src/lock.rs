@@ -117,6 +117,12 @@ pub enum LockError {
         /// The date in the lock.
         locked: String,
     },
+    /// The lock would lose its security updates.
+    #[error("the lock was made with {suite}, and would be made anew without it")]
+    SecurityTakenAway {
+        /// The suite.
+        suite: String,
+    },
 }
 
 impl LockError {
@@ -133,6 +139,9 @@ impl LockError {
             LockError::RolledBack { .. } => Some(
                 "the mirror lags behind the one used before: wait, or name another one with --mirror",
             ),
+            LockError::SecurityTakenAway { .. } => {
+                Some("leave the option out; a lock that has security updates keeps them")
+            }
             LockError::Ambiguous { .. } | LockError::Unresolved { .. } => None,
         }
     }
@@ -253,6 +262,11 @@ impl Lock {
         &self.releases
     }
 
+    /// Whether the lock was made with security updates in view.
+    pub fn has_security(&self) -> bool {
+        self.releases.keys().any(|suite| is_security(suite))
+    }
+
     /// Returns the date of the newest release in seconds since 1970: the time of everything in an image.
     pub fn time(&self) -> Result<u32, LockError> {
         let newest = self.releases.values().map(|release| release.date).max();
@@ -265,7 +279,8 @@ impl Lock {
             })
     }
 
-    /// Refuses releases that are older than those the lock was made from: a mirror that serves the past.
+    /// Refuses releases that are older than those the lock was made from: a mirror that serves the past. Refuses, too, to go on without
+    /// the security updates that the lock was made with.
     pub fn check_not_older(
         &self,
         releases: &BTreeMap<String, LockedRelease>,
@@ -280,7 +295,13 @@ impl Lock {
                 });
             }
         }
-        Ok(())
+        let mut security = self.releases.keys().filter(|suite| is_security(suite));
+        match security.find(|suite| !releases.contains_key(*suite)) {
+            Some(suite) => Err(LockError::SecurityTakenAway {
+                suite: suite.clone(),
+            }),
+            None => Ok(()),
+        }
     }
 
     fn index(&self) -> Index {
@@ -296,6 +317,9 @@ impl fmt::Display for Lock {
             f,
             "# The packages of the {architecture} boards. `cargo xtask lock` writes this file."
         )?;
+        if !self.has_security() {
+            writeln!(f, "# Chosen without Debian's security updates.")?;
+        }
         writeln!(
             f,
             "version = {FORMAT}\narchitecture = {}",
@@ -314,6 +338,10 @@ impl fmt::Display for Lock {
         }
         Ok(())
     }
+}
+
+fn is_security(suite: &str) -> bool {
+    Archive::of_suite(suite) == Archive::Security
 }
 
 fn write_package(f: &mut fmt::Formatter<'_>, package: &Package) -> fmt::Result {
@@ -756,5 +784,27 @@ mod tests {
             .check_not_older(&releases("Fri, 31 Oct 2025 08:00:00 UTC"))
             .unwrap_err();
         expect!["the release of trixie is dated Fri, 31 Oct 2025 08:00:00 UTC, but the lock was made from one dated Sat, 01 Nov 2025 08:00:00 UTC"].assert_eq(&error.to_string());
+    }
+
+    #[test]
+    fn a_lock_tells_whether_it_has_security_updates_and_keeps_them() {
+        let without = lock_of(ARCHIVE);
+        assert!(!without.has_security());
+        let line = "# Chosen without Debian's security updates.\n";
+        assert!(without.to_string().contains(line));
+
+        let mut both = releases(DATE);
+        let security = both["trixie"].clone();
+        both.insert("trixie-security".to_owned(), security);
+        let with = Lock::of_choices("arm64", both.clone(), &choices(ARCHIVE)).unwrap();
+        assert!(with.has_security());
+        assert!(!with.to_string().contains(line));
+
+        without.check_not_older(&both).unwrap();
+        with.check_not_older(&both).unwrap();
+        let error = with.check_not_older(&releases(DATE)).unwrap_err();
+        expect!["the lock was made with trixie-security, and would be made anew without it"]
+            .assert_eq(&error.to_string());
+        assert!(error.hint().is_some());
     }
 }

@@ -14,9 +14,9 @@ use imagegen::make::crates::{load_crates, load_libraries};
 use xshell::{Shell, cmd};
 
 use crate::agent_key::{AgentKey, Build};
-use crate::source::{Source, Std};
+use crate::source::{Security, Source, Std};
 use crate::usage::Failure;
-use crate::{boards, interrupt, progress::Bars, workspace::Workspace};
+use crate::{boards, interrupt, lock, progress::Bars, workspace::Workspace};
 
 /// Which board to build for.
 #[derive(clap::Args)]
@@ -283,6 +283,7 @@ fn standard_library(
         workspace,
         board.arch.debian_name(),
         &version,
+        Security::of(lock::find(workspace, board.arch.debian_name())?.as_ref()),
         scratch.path(),
         bars,
     )?;

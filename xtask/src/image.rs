@@ -174,6 +174,12 @@ pub fn build(workspace: &Workspace, job: &Job, bars: &Bars) -> Result<Outcome> {
         })
         .collect();
     let prepared = prepare(workspace, job.board, job.site)?;
+    if !prepared.lock.has_security() {
+        eprintln!(
+            "warning: the packages of {} were chosen without security updates; `cargo xtask lock` takes them in where the mirror has them",
+            job.board.arch
+        );
+    }
     let agent = match job.agent {
         Some(path) => path.to_owned(),
         None => agent::build(workspace, job.board, job.source, bars)?,

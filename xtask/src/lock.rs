@@ -10,14 +10,13 @@ use anyhow::{Context, Result};
 use imagegen::board::Board;
 use imagegen::lock::changes::{Change, changes};
 use imagegen::lock::{Choice, Lock, LockedRelease};
-use imagegen::make::fetch::Fetcher;
 use imagegen::overlays::Overlays;
 use imagegen::recipe::Feature;
 use imagegen::resolve::resolve;
 
 use crate::progress::Bars;
-use crate::source::Source;
-use crate::usage::{self, Failure};
+use crate::source::{Offer, Security, Source};
+use crate::usage::{self, Failure, UsageError};
 use crate::workspace::Workspace;
 use crate::{boards, fixes, image};
 
@@ -27,6 +26,10 @@ pub struct Args {
     /// Write nothing; fail if the lock is not current
     #[arg(long)]
     check: bool,
+    /// Choose an architecture's packages without security updates, where the mirror has no list of them that matches its signature; its
+    /// images say so (may be repeated)
+    #[arg(long, value_name = "ARCH")]
+    without_security: Vec<String>,
     #[command(flatten)]
     source: Source,
 }
@@ -39,6 +42,20 @@ pub fn run(args: &Args) -> Result<()> {
     for board in boards::all(&workspace)? {
         let family = families.entry(board.arch.debian_name()).or_default();
         family.push(board);
+    }
+    let named = &args.without_security;
+    if let Some(unknown) = named
+        .iter()
+        .find(|name| !families.contains_key(name.as_str()))
+    {
+        return Err(UsageError::new(
+            format!("no board is {unknown}"),
+            format!(
+                "the boards' architectures are: {}",
+                families.keys().copied().collect::<Vec<_>>().join(", ")
+            ),
+        )
+        .into());
     }
     let mut unlocked = Vec::new();
     let mut outdated = Vec::new();
@@ -103,7 +120,16 @@ fn lock_family(
     // A lock that cannot be read says so here, before it is written over.
     let old = find(workspace, architecture)?;
     let fetcher = args.source.fetcher(workspace, bars)?;
-    let new = choose(&fetcher, family, overlays, &args.source, old.as_ref())?;
+    let security = match args
+        .without_security
+        .iter()
+        .any(|name| name == architecture)
+    {
+        true => Security::LeftOut,
+        false => Security::Wanted,
+    };
+    let offer = args.source.offer_for(&fetcher, family, security)?;
+    let new = choose(&offer, family, overlays, old.as_ref())?;
     let changes = changes(old.as_ref(), &new);
     if old.is_some() && changes.is_empty() {
         println!("{architecture}: nothing changed");
@@ -123,13 +149,11 @@ fn lock_family(
 }
 
 fn choose(
-    fetcher: &Fetcher,
+    offer: &Offer,
     family: &[Board],
     overlays: &Overlays,
-    source: &Source,
     old: Option<&Lock>,
 ) -> Result<Lock> {
-    let offer = source.offer_for(fetcher, family)?;
     let releases = LockedRelease::of_all(&offer.releases);
     if let Some(old) = old {
         old.check_not_older(&releases)?;
@@ -188,7 +212,8 @@ pub fn path_of(workspace: &Workspace, architecture: &str) -> PathBuf {
     workspace.locks().join(format!("{architecture}.toml"))
 }
 
-fn find(workspace: &Workspace, architecture: &str) -> Result<Option<Lock>> {
+/// Returns the lock of an architecture, where there is one.
+pub fn find(workspace: &Workspace, architecture: &str) -> Result<Option<Lock>> {
     let path = path_of(workspace, architecture);
     let text = match fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

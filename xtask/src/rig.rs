@@ -17,7 +17,7 @@ use imagegen::tree::{Node, Tree};
 use crate::image::Prepared;
 use crate::networks::Networks;
 use crate::progress::Bars;
-use crate::source::{Offer, Source, choose_beside, unpack};
+use crate::source::{Offer, Security, Source, choose_beside, unpack};
 use crate::workspace::Workspace;
 
 /// Programs of the router and of the wired client.
@@ -107,7 +107,11 @@ impl Rig<'_> {
     /// Fetches what the guest needs beside the image, and returns the archive.
     pub fn archive(&self, workspace: &Workspace, source: &Source, bars: &Bars) -> Result<Vec<u8>> {
         let fetcher = source.fetcher(workspace, bars)?;
-        let offer = source.offer_for(&fetcher, std::slice::from_ref(self.board))?;
+        let offer = source.offer_for(
+            &fetcher,
+            std::slice::from_ref(self.board),
+            Security::of(Some(&self.prepared.lock)),
+        )?;
         let mut tree = programs(&fetcher, &offer, self.prepared)?;
         let cable: &[&str] = match self.board.features.contains(&Feature::Gadget) {
             true => USB_CABLE,

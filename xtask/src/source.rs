@@ -21,11 +21,13 @@ use crate::usage::{Failure, UsageError};
 use crate::workspace::Workspace;
 
 /// The suites of Debian 13 that images are built from.
-const SUITES: &[&str] = &["trixie", "trixie-updates", "trixie-security"];
+const SUITES: &[&str] = &["trixie", "trixie-updates"];
+const SECURITY_SUITE: &str = "trixie-security";
 const COMPONENTS: &[&str] = &["main", "non-free-firmware"];
 
-/// The suite with the source of the standard library.
+/// The suite with the source of the standard library, and the architecture whose list is asked for it: it is the same for all.
 const RUST_SUITE: &str = "trixie-backports";
+const RUST_ARCHITECTURE: &str = "arm64";
 
 /// Where packages come from.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -56,12 +58,36 @@ pub enum Std {
     Debian,
 }
 
+/// Whether packages are chosen with security updates in view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// They are.
+    Wanted,
+    /// Some mirrors carry no list of them that matches its signature for every architecture.
+    LeftOut,
+}
+
 /// The packages on offer for an architecture, and the signed releases that say so.
 pub struct Offer {
     /// The releases.
     pub releases: Vec<Release>,
     /// The packages.
     pub index: Index,
+}
+
+impl Security {
+    /// What the lock was made with, or what the first one is made with.
+    pub fn of(lock: Option<&Lock>) -> Self {
+        match lock.is_none_or(Lock::has_security) {
+            true => Security::Wanted,
+            false => Security::LeftOut,
+        }
+    }
+
+    fn suites<'a>(self) -> impl Iterator<Item = &'a str> {
+        let security = (self == Security::Wanted).then_some(SECURITY_SUITE);
+        SUITES.iter().copied().chain(security)
+    }
 }
 
 impl Source {
@@ -115,17 +141,28 @@ impl Source {
     }
 
     /// Fetches what Debian 13 offers for an architecture.
-    pub fn offer(&self, fetcher: &Fetcher, architecture: &str) -> Result<Offer> {
-        offer(fetcher, SUITES, COMPONENTS, architecture)
+    pub fn offer(
+        &self,
+        fetcher: &Fetcher,
+        architecture: &str,
+        security: Security,
+    ) -> Result<Offer> {
+        let suites: Vec<&str> = security.suites().collect();
+        offer(fetcher, &suites, COMPONENTS, architecture)
     }
 
     /// Fetches what there is for boards of one architecture: the same, and the suites that their kernels come from.
-    pub fn offer_for(&self, fetcher: &Fetcher, boards: &[Board]) -> Result<Offer> {
+    pub fn offer_for(
+        &self,
+        fetcher: &Fetcher,
+        boards: &[Board],
+        security: Security,
+    ) -> Result<Offer> {
         let kernels: BTreeSet<&str> = boards
             .iter()
             .filter_map(|board| board.kernel.suite.as_deref())
             .collect();
-        let suites: Vec<&str> = SUITES.iter().copied().chain(kernels).collect();
+        let suites: Vec<&str> = security.suites().chain(kernels).collect();
         offer(fetcher, &suites, COMPONENTS, boards[0].arch.debian_name())
     }
 
@@ -136,11 +173,12 @@ impl Source {
         workspace: &Workspace,
         architecture: &str,
         version: &str,
+        security: Security,
         folder: &Path,
         bars: &Bars,
     ) -> Result<()> {
         let fetcher = self.fetcher(workspace, bars)?;
-        let rust = offer(&fetcher, &[RUST_SUITE], &["main"], architecture)?;
+        let rust = offer(&fetcher, &[RUST_SUITE], &["main"], RUST_ARCHITECTURE)?;
         let source = rust
             .index
             .find("rust-src", |upstream| {
@@ -152,7 +190,7 @@ impl Source {
                     "let rustup fetch the standard library instead: rustup target add TARGET",
                 )
             })?;
-        let debian = self.offer(&fetcher, architecture)?;
+        let debian = self.offer(&fetcher, architecture, security)?;
         let musl = debian
             .index
             .latest("musl-dev")

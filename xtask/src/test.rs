@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use xshell::{Shell, cmd};
 
 use crate::progress::Bars;
-use crate::source::{Source, choose_beside};
+use crate::source::{Security, Source, choose_beside};
 use crate::{boards, e2e, fuzz, papers, reproduce, tools, workspace::Workspace};
 
 /// Tells the image builder's tests where a kernel's package is.
@@ -100,7 +100,7 @@ fn fetch_kernel(workspace: &Workspace) -> Result<PathBuf> {
     let bars = Bars::new();
     let source = Source::default();
     let fetcher = source.fetcher(workspace, &bars)?;
-    let offer = source.offer(&fetcher, board.arch.debian_name())?;
+    let offer = source.offer(&fetcher, board.arch.debian_name(), Security::Wanted)?;
     // What people call the kernel's package only depends on the one of the day.
     let meta = &board.kernel.package;
     let chosen = choose_beside(&offer, &[meta], BTreeSet::new())?;

@@ -41,35 +41,31 @@ fn an_unknown_board() {
 /// It is said before anything is fetched or compiled, and nothing is left behind.
 #[test]
 fn boards_whose_architecture_has_no_lock() {
-    for (board, expected) in [
-        (
-            "pi2",
-            expect![[r#"
-                error: there is no lock for armhf, which the board `pi2` is
+    let expected = expect![[r#"
+        error: there is no lock for armel, which the board `zero-w` is
 
-                hint: `cargo xtask lock` writes it from the signed lists of a mirror
-                exit code 1"#]],
-        ),
-        (
-            "zero-w",
-            expect![[r#"
-                error: there is no lock for armel, which the board `zero-w` is
-
-                hint: `cargo xtask lock` writes it from the signed lists of a mirror
-                exit code 1"#]],
-        ),
+        hint: `cargo xtask lock` writes it from the signed lists of a mirror
+        exit code 1"#]];
+    let site = ["--ssid", "x", "--open"];
+    let desk = Desk::new();
+    for args in [
+        &["e2e"][..],
+        &[&["plan"], &site[..]].concat(),
+        &[&["image", "--output", "card.img"], &site[..]].concat(),
     ] {
-        let site = ["--ssid", "x", "--open"];
-        let desk = Desk::new();
-        for args in [
-            &["e2e"][..],
-            &[&["plan"], &site[..]].concat(),
-            &[&["image", "--output", "card.img"], &site[..]].concat(),
-        ] {
-            expected.assert_eq(&desk.run(&[args, &["--board", board]].concat()));
-            assert_eq!(desk.names(), [""; 0], "{args:?}");
-        }
+        expected.assert_eq(&desk.run(&[args, &["--board", "zero-w"]].concat()));
+        assert_eq!(desk.names(), [""; 0], "{args:?}");
     }
+}
+
+#[test]
+fn architectures_to_lock_without_security_that_no_board_has() {
+    expect![[r#"
+        error: no board is arm46
+
+        hint: the boards' architectures are: arm64, armel, armhf
+        exit code 2"#]]
+    .assert_eq(&Desk::new().run(&["lock", "--check", "--without-security", "arm46"]));
 }
 
 #[test]
