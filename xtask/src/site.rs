@@ -9,10 +9,11 @@ use anyhow::Result;
 use imagegen::card::device::{Card, Destination};
 use imagegen::card::devices::load_inventory;
 use imagegen::card::refusal::Wish;
-use imagegen::card::site::{SiteEditError, edit_card, edit_image, load_site};
+use imagegen::card::site::{SiteEditError, edit_card, edit_image, load_settings};
 use imagegen::site::SiteChange;
-use imagegen::site::edit::{EditError, show_site};
+use imagegen::site::edit::{EditError, show_settings};
 
+use crate::progress::Bars;
 use crate::site_args::SiteArgs;
 use crate::usage::{Failure, UsageError, without_controls};
 use crate::workspace::Workspace;
@@ -55,8 +56,8 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     if args.show {
-        let files = load_site(&args.image).map_err(|error| failed(&args.image, error))?;
-        print!("{}", without_controls(&show_site(&files)));
+        let settings = load_settings(&args.image).map_err(|error| failed(&args.image, error))?;
+        print!("{}", without_controls(&show_settings(&settings)));
     }
     Ok(())
 }
@@ -73,7 +74,7 @@ fn edit(args: &Args, change: &SiteChange) -> Result<Vec<String>> {
     })?;
     let time = seconds_since_1970();
     if !metadata.file_type().is_block_device() {
-        return edit_image(&args.image, change, &overlays, time).map_err(explain);
+        return edit_image(&args.image, change, &overlays, time, &Bars::new()).map_err(explain);
     }
     let look = || load_inventory(Path::new("/"));
     let wish = Wish {
@@ -94,6 +95,7 @@ fn failed(path: &Path, error: SiteEditError) -> anyhow::Error {
         error,
         SiteEditError::Open { .. }
             | SiteEditError::NoImage(_)
+            | SiteEditError::NoSshServer
             | SiteEditError::Edit(EditError::Missing(_))
     );
     let message = format!("{}: {:#}", path.display(), anyhow::Error::from(error));

@@ -151,9 +151,9 @@ pub fn examine(path: &Path, progress: &dyn Progress) -> Result<Image, ImageFault
 }
 
 /// A file of which something is said beside it.
-struct Beside<T> {
+pub(super) struct Beside<T> {
     path: PathBuf,
-    says: T,
+    pub(super) says: T,
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -177,7 +177,8 @@ fn load_beside(image: &Path, suffix: &str) -> Result<Option<Beside<String>>, Ima
     }
 }
 
-fn load_checksum(image: &Path) -> Result<Option<Beside<Sha256>>, ImageFault> {
+/// The checksum beside an image, if there is one.
+pub(super) fn load_checksum(image: &Path) -> Result<Option<Beside<Sha256>>, ImageFault> {
     let Some(Beside { path, says }) = load_beside(image, ".sha256")? else {
         return Ok(None);
     };

@@ -13,6 +13,8 @@ pub mod device;
 pub mod devices;
 pub mod image;
 pub mod journal;
+mod pieces;
 pub mod refusal;
+mod root;
 pub mod site;
 pub mod write;

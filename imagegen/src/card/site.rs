@@ -1,11 +1,10 @@
 //! Changes the `site/` of an image or a card that exists.
 //!
 //! A card and an image that is not compressed are changed in place, in the order of [`crate::make::fat::change`]: cut short at any moment,
-//! each file of `site/` is as it was or as it is to be. A compressed image is made anew beside the old one, which it then replaces. What
-//! describes an image, its block map and its checksum, goes before the change and comes anew after it, so that nothing beside an image ever
+//! each file of `site/` is as it was or as it is to be. A compressed image is made anew beside the old one, which it then replaces; only the
+//! pieces of it are packed anew that change, where it has pieces. What describes an image, its block map and its checksum, goes before the change and comes anew after it, so that nothing beside an image ever
 //! speaks of another one. Its provenance goes for good; its bills and licences hold for every site.
 
-use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -15,23 +14,32 @@ use std::thread;
 use sha2::Digest;
 use thiserror::Error;
 
-use super::block_map::parse_block_map;
+use super::block_map::{BlockMap, parse_block_map};
 use super::device::Card;
+use super::image::load_checksum;
+use super::pieces::PackedImage;
+use super::root::has_ssh_server;
 use crate::inspect::packed::open_image_file;
+use crate::make::disk::packed::{NoPieces, Packing, Piece, load_pieces};
 use crate::make::disk::{
-    BLOCK_MAP, CHECKSUM, CYCLONEDX, DiskError, Draft, ImageFormat, LICENCES, PROVENANCE, Papers,
-    SPDX, block_map, checksum_line, finish_disk,
+    BLOCK_MAP, CHECKSUM, CYCLONEDX, DiskError, Draft, Hashed, ImageFormat, KnownRange, LICENCES,
+    PROVENANCE, Papers, SITE_DIRECTORY, SPDX, block_map, checksum_line, cuts, finish_described,
+    finish_disk,
 };
-use crate::make::fat::change::{FatChangeError, FileChange, Storage, change_files, read_files};
-use crate::mbr::{MbrError, PartitionTable, SECTOR_SIZE};
+use crate::make::fat::change::{
+    FatChangeError, Storage, change_directories, read_file, read_files,
+};
+use crate::make::fetch::Progress;
+use crate::mbr::{MbrError, Partition, PartitionTable, SECTOR_SIZE};
 use crate::overlays::Overlays;
-use crate::plan::disk::{BOOT_PARTITION, Extent};
+use crate::plan::boot::COMMAND_LINE_FILE;
+use crate::plan::disk::{BOOT_PARTITION, Extent, ROOT_PARTITION};
 use crate::sha256::Sha256;
 use crate::site::SiteChange;
-use crate::site::edit::{EditError, SiteFiles, edit_site};
+use crate::site::edit::{EditError, Settings, SettingsEdit, edit_settings};
 
-/// The directory on the boot partition.
-const DIRECTORY: &str = "site";
+/// Packing a piece of this size takes about a second. Of an image in larger ones all is packed anew, and cut smaller.
+const CHANGED_PIECE_MAX: u64 = 1 << 20;
 
 /// No block map is longer.
 const BLOCK_MAP_MAX: u64 = 16 << 20;
@@ -57,6 +65,9 @@ pub enum SiteEditError {
     /// The files.
     #[error(transparent)]
     Edit(#[from] EditError),
+    /// It was made without a server for the keys.
+    #[error("its root has no SSH server, so no SSH key lets anybody in")]
+    NoSshServer,
     /// The image could not be written.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -87,85 +98,103 @@ impl SiteEditError {
             }
             Self::Fat(_) => "make the image or the card anew".to_owned(),
             Self::Edit(error) => error.hint(),
+            Self::NoSshServer => {
+                "nothing was changed; `cargo xtask image --ssh-key FILE` makes an image with a server, or leave the SSH keys out"
+                    .to_owned()
+            }
             Self::Disk(error) => error.hint().unwrap_or("make the image anew").to_owned(),
             Self::Beside { .. } => "the same command makes it anew once there is room".to_owned(),
         }
     }
 }
 
-/// Returns the files of `site/` of an image, compressed or not, or a card.
-pub fn load_site(path: &Path) -> Result<SiteFiles, SiteEditError> {
-    let file = open_image_file(path).map_err(|err| open_error(path, err))?;
-    read_site(&InPlace::of(&file))
+/// Returns the settings of an image, compressed or not, or a card.
+pub fn load_settings(path: &Path) -> Result<Settings, SiteEditError> {
+    let failed = |err| open_error(path, err);
+    if let Some(packing) = format_of(path).map_err(failed)?.packing() {
+        let file = File::open(path).map_err(failed)?;
+        if let Ok(pieces) = load_pieces(packing, &file) {
+            return read_settings(&PackedImage::new(&file, packing, &pieces));
+        }
+    }
+    let file = open_image_file(path).map_err(failed)?;
+    read_settings(&InPlace::of(&file))
 }
 
-/// Changes the `site/` of a card; returns the names of the files that have changed.
+/// Changes the settings of a card; returns the names of the files that have changed.
 pub fn edit_card(
     card: &mut Card,
     change: &SiteChange,
     overlays: &Overlays,
     time: u32,
 ) -> Result<Vec<String>, SiteEditError> {
-    let changes = edit_site(&read_site(card)?, change, overlays)?;
-    let offset = boot_offset(card)?;
-    if !changes.is_empty() {
-        change_files(card, offset, DIRECTORY, &changes, time)?;
-    }
-    Ok(names(changes))
+    let edit = plan_edit(card, change, overlays)?;
+    apply(card, &edit, time)?;
+    Ok(edit.names())
 }
 
-/// Changes the `site/` of an image, compressed or not; returns the names of the files that have changed.
+/// Changes the settings of an image, compressed or not; returns the names of the files that have changed. `progress` is told if all of a
+/// compressed one has to be packed anew, and why.
 pub fn edit_image(
     path: &Path,
     change: &SiteChange,
     overlays: &Overlays,
     time: u32,
+    progress: &dyn Progress,
 ) -> Result<Vec<String>, SiteEditError> {
     // A link stays a link.
     let path = fs::canonicalize(path).map_err(|err| open_error(path, err))?;
     let edit = Edit {
         path: &path,
         time,
-        used: mapped(&path),
+        map: load_map(&path),
+        change,
+        overlays,
     };
-    match format_of(&path).map_err(|err| open_error(&path, err))? {
-        ImageFormat::Img => edit.in_place(change, overlays),
-        format => edit.anew(format, change, overlays),
-    }
+    let format = format_of(&path).map_err(|err| open_error(&path, err))?;
+    let Some(packing) = format.packing() else {
+        return edit.in_place();
+    };
+    let file = File::open(&path).map_err(|err| open_error(&path, err))?;
+    let why = match edit.find_pieces(packing, &file)? {
+        Ok(pieces) => match edit.in_pieces(format, packing, &file, &pieces)? {
+            Some(names) => return Ok(names),
+            None => NoPieces::Whole.to_string(),
+        },
+        Err(why) => why,
+    };
+    edit.anew(format, &why, progress)
 }
 
 struct Edit<'a> {
     path: &'a Path,
     time: u32,
-    /// What of the image matters, as the block map beside it says; nothing if there is none.
-    used: Option<Vec<Extent>>,
+    /// The block map beside the image, if there is one.
+    map: Option<BlockMap>,
+    change: &'a SiteChange,
+    overlays: &'a Overlays,
 }
 
 impl Edit<'_> {
-    fn in_place(
-        &self,
-        change: &SiteChange,
-        overlays: &Overlays,
-    ) -> Result<Vec<String>, SiteEditError> {
+    fn in_place(&self) -> Result<Vec<String>, SiteEditError> {
         let opened = OpenOptions::new().read(true).write(true).open(self.path);
         // Another edit of the same image takes its turn.
         let file = opened
             .and_then(|file| file.lock().map(|()| file))
             .map_err(|err| open_error(self.path, err))?;
         let mut image = InPlace::of(&file);
-        let changes = edit_site(&read_site(&image)?, change, overlays)?;
-        if changes.is_empty() {
+        let edit = plan_edit(&image, self.change, self.overlays)?;
+        if edit.is_empty() {
             return Ok(Vec::new());
         }
-        let offset = boot_offset(&image)?;
         self.prepare(&file)
             .map_err(|err| open_error(self.path, err))?;
         let beside = [BLOCK_MAP, CHECKSUM, PROVENANCE].map(|end| Beside::take(self.path, end));
         // Nothing of what an image was built from made what it is from now on.
         let [map, checksum, _provenance] = beside;
         let (map, checksum) = (map?, checksum?);
-        let changed = change_files(&mut image, offset, DIRECTORY, &changes, self.time);
-        let touched = image.touched.into_inner();
+        let changed = apply(&mut image, &edit, self.time);
+        let touched = image.touched;
         let size = file
             .metadata()
             .map_err(|err| open_error(self.path, err))?
@@ -173,11 +202,17 @@ impl Edit<'_> {
         // Each of them reads all of the image, so they go at the same time.
         let (made, digest) = thread::scope(|scope| {
             let made = scope.spawn(|| {
-                let used = self.used.as_ref().filter(|_| map.existed)?;
-                let used = in_order(used.iter().chain(&touched));
-                Some(block_map(size, &used, |part, at| {
-                    file.read_exact_at(part, at)
-                }))
+                self.map.as_ref().filter(|_| map.existed)?;
+                let used = in_order(self.used(size).iter().chain(&touched));
+                // None is taken over: people change such images by other means too.
+                let known = [];
+                Some(block_map(
+                    size,
+                    &used,
+                    &cuts(&file, size),
+                    &known,
+                    |part, at| file.read_exact_at(part, at),
+                ))
             });
             let digest = checksum.existed.then(|| digest_of(&file));
             let made = made
@@ -194,38 +229,148 @@ impl Edit<'_> {
         }
         // What describes the image holds for what it is now, changed or not.
         changed?;
-        Ok(names(changes))
+        Ok(edit.names())
+    }
+
+    /// Finds the pieces of a packed image, or why it has to be unpacked as a whole.
+    fn find_pieces(
+        &self,
+        packing: Packing,
+        file: &File,
+    ) -> Result<Result<Vec<Piece>, String>, SiteEditError> {
+        let failed = |err| open_error(self.path, err);
+        let (pieces, digest) = thread::scope(|scope| {
+            let pieces = scope.spawn(|| load_pieces(packing, file));
+            let checksum = load_checksum(self.path).ok().flatten();
+            let fits = checksum.map(|checksum| Ok(digest_of(file)? == checksum.says));
+            let pieces = pieces
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (pieces, fits.unwrap_or(Ok(true)))
+        });
+        // A new checksum of pieces that nobody has looked at would call a damaged image whole.
+        if !digest.map_err(failed)? {
+            return Ok(Err("it is not what its checksum was written for".to_owned()));
+        }
+        match pieces {
+            Ok(pieces) => Ok(Ok(pieces)),
+            Err(NoPieces::Io(err)) => Err(failed(err)),
+            Err(why @ (NoPieces::Whole | NoPieces::Misfit)) => Ok(Err(why.to_string())),
+        }
+    }
+
+    /// Packs those pieces anew that change; nothing comes of it if they are too large for that.
+    fn in_pieces(
+        &self,
+        format: ImageFormat,
+        packing: Packing,
+        file: &File,
+        pieces: &[Piece],
+    ) -> Result<Option<Vec<String>>, SiteEditError> {
+        let mut image = PackedImage::new(file, packing, pieces);
+        let edit = plan_edit(&image, self.change, self.overlays)?;
+        if edit.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        apply(&mut image, &edit, self.time)?;
+        if image.largest_changed() > CHANGED_PIECE_MAX {
+            return Ok(None);
+        }
+        let draft = Draft::create(self.path, format)?;
+        let (map, digest) = thread::scope(|scope| {
+            let map = scope.spawn(|| {
+                let (size, cuts) = (image.size(), image.cuts());
+                self.map_of_changed(size, image.touched(), &cuts, image.reader())
+            });
+            let mut hash = Hashed::new(draft.packed());
+            image.write(&mut hash)?;
+            let map = map
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok((map?, hash.finish()))
+        })
+        .map_err(|err| self.write_error(err))?;
+        let kept = self.papers().map_err(|err| self.write_error(err))?;
+        finish_described(draft, image.size(), kept, map, digest)?;
+        Ok(Some(edit.names()))
     }
 
     fn anew(
         &self,
         format: ImageFormat,
-        change: &SiteChange,
-        overlays: &Overlays,
+        why: &str,
+        progress: &dyn Progress,
     ) -> Result<Vec<String>, SiteEditError> {
         let failed = |err| open_error(self.path, err);
         let mut unpacked = open_image_file(self.path).map_err(failed)?;
         let size = unpacked.metadata().map_err(failed)?.len();
-        let changes = edit_site(&read_site(&InPlace::of(&unpacked))?, change, overlays)?;
-        if changes.is_empty() {
+        let edit = plan_edit(&InPlace::of(&unpacked), self.change, self.overlays)?;
+        if edit.is_empty() {
             return Ok(Vec::new());
         }
+        progress.started(&format!("packing all of the image anew: {why}"), None);
+        let packed = self.pack_whole(format, &mut unpacked, size, &edit);
+        progress.finished();
+        packed?;
+        Ok(edit.names())
+    }
+
+    fn pack_whole(
+        &self,
+        format: ImageFormat,
+        unpacked: &mut File,
+        size: u64,
+        edit: &SettingsEdit,
+    ) -> Result<(), SiteEditError> {
         let draft = Draft::create(self.path, format)?;
-        let write = |err| DiskError::Write {
+        io::copy(unpacked, &mut draft.image()).map_err(|err| self.write_error(err))?;
+        let mut image = InPlace::of(draft.image());
+        apply(&mut image, edit, self.time)?;
+        let used = in_order(self.used(size).iter().chain(&image.touched));
+        let kept = self.papers().map_err(|err| self.write_error(err))?;
+        finish_disk(draft, size, &used, |_, _| kept)?;
+        Ok(())
+    }
+
+    /// What of the image matters, as its block map says; all of it if there is none.
+    fn used(&self, size: u64) -> Vec<Extent> {
+        let Some(map) = &self.map else {
+            return vec![Extent { offset: 0, size }];
+        };
+        let extents = map.ranges.iter().map(|range| Extent {
+            offset: range.offset,
+            size: range.size,
+        });
+        extents.collect()
+    }
+
+    /// Makes the block map of an image of which this has been written to. What has not been, and is in the map there is, is not read.
+    fn map_of_changed(
+        &self,
+        size: u64,
+        touched: &[Extent],
+        cuts: &[u64],
+        read_at: impl FnMut(&mut [u8], u64) -> io::Result<()>,
+    ) -> io::Result<String> {
+        let used = in_order(self.used(size).iter().chain(touched));
+        let old = self.map.iter().flat_map(|map| &map.ranges);
+        let known = old.map(|range| KnownRange {
+            extent: Extent {
+                offset: range.offset,
+                size: range.size,
+            },
+            digest: range.digest,
+        });
+        let same = |known: &KnownRange| !touched.iter().any(|part| meet(part, &known.extent));
+        let known: Vec<KnownRange> = known.filter(same).collect();
+        block_map(size, &used, cuts, &known, read_at)
+    }
+
+    fn write_error(&self, err: io::Error) -> DiskError {
+        DiskError::Write {
             path: self.path.to_owned(),
             err,
-        };
-        io::copy(&mut unpacked, &mut draft.image()).map_err(write)?;
-        let mut image = InPlace::of(draft.image());
-        let offset = boot_offset(&image)?;
-        change_files(&mut image, offset, DIRECTORY, &changes, self.time)?;
-        let touched = image.touched.into_inner();
-        let whole = vec![Extent { offset: 0, size }];
-        let used = self.used.as_ref().unwrap_or(&whole);
-        let used = in_order(used.iter().chain(&touched));
-        let kept = self.papers().map_err(write)?;
-        finish_disk(draft, size, &used, |_, _| kept)?;
-        Ok(names(changes))
+        }
     }
 
     /// What lies beside the image and has nothing of the site in it.
@@ -290,14 +435,14 @@ impl Beside {
 /// A file changed in place, and what of it was written to.
 struct InPlace<'a> {
     file: &'a File,
-    touched: RefCell<Vec<Extent>>,
+    touched: Vec<Extent>,
 }
 
 impl<'a> InPlace<'a> {
     fn of(file: &'a File) -> Self {
         Self {
             file,
-            touched: RefCell::new(Vec::new()),
+            touched: Vec::new(),
         }
     }
 }
@@ -308,7 +453,7 @@ impl Storage for InPlace<'_> {
     }
 
     fn write_all_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.touched.get_mut().push(Extent {
+        self.touched.push(Extent {
             offset: at,
             size: bytes.len() as u64,
         });
@@ -320,11 +465,50 @@ impl Storage for InPlace<'_> {
     }
 }
 
-fn read_site(storage: &impl Storage) -> Result<SiteFiles, SiteEditError> {
-    Ok(read_files(storage, boot_offset(storage)?, DIRECTORY)?)
+/// Returns what has to happen, if it can do what it is for.
+fn plan_edit(
+    storage: &(impl Storage + Sync),
+    change: &SiteChange,
+    overlays: &Overlays,
+) -> Result<SettingsEdit, SiteEditError> {
+    let edit = edit_settings(&read_settings(storage)?, change, overlays)?;
+    if change.ssh_keys.is_some() {
+        let root = partitions(storage)?[usize::from(ROOT_PARTITION) - 1];
+        if root.and_then(|root| has_ssh_server(storage, &root)) == Some(false) {
+            return Err(SiteEditError::NoSshServer);
+        }
+    }
+    Ok(edit)
+}
+
+fn apply(storage: &mut impl Storage, edit: &SettingsEdit, time: u32) -> Result<(), SiteEditError> {
+    let offset = boot_offset(storage)?;
+    let changes = [(SITE_DIRECTORY, &*edit.site), ("", &*edit.boot)];
+    let changes: Vec<_> = changes
+        .into_iter()
+        .filter(|(_, changes)| !changes.is_empty())
+        .collect();
+    if !changes.is_empty() {
+        change_directories(storage, offset, &changes, time)?;
+    }
+    Ok(())
+}
+
+fn read_settings(storage: &impl Storage) -> Result<Settings, SiteEditError> {
+    let offset = boot_offset(storage)?;
+    Ok(Settings {
+        site: read_files(storage, offset, SITE_DIRECTORY)?,
+        command_line: read_file(storage, offset, COMMAND_LINE_FILE)?,
+    })
 }
 
 fn boot_offset(storage: &impl Storage) -> Result<u64, SiteEditError> {
+    let partition = partitions(storage)?[usize::from(BOOT_PARTITION) - 1];
+    let none = || SiteEditError::NoImage("there is no boot partition".to_owned());
+    Ok(partition.ok_or_else(none)?.offset())
+}
+
+fn partitions(storage: &impl Storage) -> Result<[Option<Partition>; 4], SiteEditError> {
     let mut sector = [0; SECTOR_SIZE as usize];
     let no_image = |why: String| SiteEditError::NoImage(why);
     storage
@@ -332,9 +516,7 @@ fn boot_offset(storage: &impl Storage) -> Result<u64, SiteEditError> {
         .map_err(|err| no_image(err.to_string()))?;
     let table =
         PartitionTable::decode(&sector).map_err(|err: MbrError| no_image(err.to_string()))?;
-    let partition = table.partitions[usize::from(BOOT_PARTITION) - 1];
-    let partition = partition.ok_or_else(|| no_image("there is no boot partition".to_owned()))?;
-    Ok(partition.offset())
+    Ok(table.partitions)
 }
 
 /// What a file's first bytes say it is.
@@ -354,16 +536,15 @@ fn beside(image: &Path, end: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn mapped(image: &Path) -> Option<Vec<Extent>> {
+fn load_map(image: &Path) -> Option<BlockMap> {
     let mut text = String::new();
     let file = File::open(beside(image, BLOCK_MAP)).ok()?;
     file.take(BLOCK_MAP_MAX).read_to_string(&mut text).ok()?;
-    let map = parse_block_map(&text).ok()?;
-    let extents = map.ranges.iter().map(|range| Extent {
-        offset: range.offset,
-        size: range.size,
-    });
-    Some(extents.collect())
+    parse_block_map(&text).ok()
+}
+
+fn meet(a: &Extent, b: &Extent) -> bool {
+    a.offset < b.offset + b.size && b.offset < a.offset + a.size
 }
 
 fn in_order<'a>(extents: impl Iterator<Item = &'a Extent>) -> Vec<Extent> {
@@ -385,10 +566,6 @@ fn digest_of(file: &File) -> io::Result<Sha256> {
             }
         }
     }
-}
-
-fn names(changes: Vec<FileChange>) -> Vec<String> {
-    changes.into_iter().map(|change| change.name).collect()
 }
 
 fn open_error(path: &Path, err: io::Error) -> SiteEditError {

@@ -7,6 +7,8 @@
 mod block_map;
 mod draft;
 mod format;
+pub(crate) mod packed;
+mod pieces;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -18,16 +20,25 @@ use std::thread;
 use sha2::Digest;
 use thiserror::Error;
 
-pub(crate) use self::block_map::block_map;
+pub(crate) use self::block_map::{KnownRange, block_map};
 pub(crate) use self::draft::{BLOCK_MAP, CHECKSUM};
 pub use self::draft::{CYCLONEDX, Draft, LICENCES, PROVENANCE, Papers, SPDX};
-pub use self::format::{ImageFormat, ParseFormatError, XZ_PRESET, ZSTD_LEVEL};
-use self::format::{pack, packing_threads};
+pub use self::format::{ImageFormat, ParseFormatError};
+pub use self::packed::{XZ_PRESET, ZSTD_LEVEL};
+use crate::make::fat::change::Storage;
 use crate::make::fat::{FatError, FatLabel, FatOptions, write_fat32};
-use crate::mbr::SECTOR_SIZE;
-use crate::plan::disk::{DiskLayout, Extent};
+use crate::make::parallel::processors;
+use crate::mbr::{PartitionTable, SECTOR_SIZE};
+use crate::plan::boot::COMMAND_LINE_FILE;
+use crate::plan::disk::{BOOT_PARTITION, DiskLayout, Extent};
 use crate::sha256::Sha256;
 use crate::tree::Tree;
+
+/// Each thread that packs takes about 100 MB.
+const THREADS_MAX: usize = 4;
+
+/// The directory on the boot partition that people change.
+pub(crate) const SITE_DIRECTORY: &str = "site";
 
 /// What goes into an image.
 #[derive(Clone, Debug)]
@@ -132,28 +143,100 @@ pub(crate) fn finish_disk(
     let explain = |err| explain_write(err, &path, &directory, size);
     let (block_map, digest) = describe(&draft, size, used).map_err(explain)?;
     let name = path.file_name().unwrap_or_default();
-    let mut papers = papers(&name.to_string_lossy(), digest);
+    let papers = papers(&name.to_string_lossy(), digest);
+    finish_described(draft, size, papers, block_map, digest)
+}
+
+/// Gives its name to an image, compressed if that is its format, of which this is the block map and the digest of the file.
+pub(crate) fn finish_described(
+    draft: Draft,
+    size: u64,
+    mut papers: Papers,
+    block_map: String,
+    digest: Sha256,
+) -> Result<(), DiskError> {
+    let path = draft.destination().to_owned();
+    let directory = draft.directory().to_owned();
+    let name = path.file_name().unwrap_or_default();
     papers.insert(BLOCK_MAP, block_map);
     papers.insert(CHECKSUM, checksum_line(digest, name));
-    draft.finish(&papers).map_err(explain)
+    draft
+        .finish(&papers)
+        .map_err(|err| explain_write(err, &path, &directory, size))
 }
 
 /// Makes the block map, and meanwhile the compressed image if there is to be one; returns the map and the digest of what gets the name. An
 /// image that is not compressed is on its way to the disk at the same time, which takes as long as all the rest.
 fn describe(draft: &Draft, size: u64, used: &[Extent]) -> io::Result<(String, Sha256)> {
     let image = draft.image();
+    let pieces = cut(image, size);
     thread::scope(|scope| {
-        let map = scope.spawn(|| block_map(size, used, |part, at| image.read_exact_at(part, at)));
+        let map = scope.spawn(|| {
+            let cuts: Vec<u64> = pieces.iter().map(|piece| piece.offset).collect();
+            let read_at = |part: &mut [u8], at| image.read_exact_at(part, at);
+            block_map(size, used, &cuts, &[], read_at)
+        });
         let sync = scope.spawn(|| draft.sync_named());
-        let mut hash = Hashed {
-            out: draft.packed(),
-            hash: sha2::Sha256::new(),
-        };
-        let bytes = BufReader::with_capacity(1 << 20, Bytes { file: image, at: 0 });
-        pack(draft.format(), packing_threads(), size, bytes, &mut hash)?;
+        let mut hash = Hashed::new(draft.packed());
+        match draft.format().packing() {
+            Some(packing) => packed::pack(
+                packing,
+                processors().min(THREADS_MAX),
+                &pieces,
+                |part, at| image.read_exact_at(part, at),
+                &mut hash,
+            )?,
+            None => {
+                let bytes = Bytes { file: image, at: 0 };
+                io::copy(&mut BufReader::with_capacity(1 << 20, bytes), &mut hash)?;
+            }
+        }
         join(sync)?;
-        Ok((join(map)?, Sha256(hash.hash.finalize().into())))
+        Ok((join(map)?, hash.finish()))
     })
+}
+
+/// Where ranges of an image's block map begin, whether they are packed or not.
+pub(crate) fn cuts(image: &File, size: u64) -> Vec<u64> {
+    let pieces = cut(image, size).into_iter();
+    pieces.map(|piece| piece.offset).collect()
+}
+
+fn cut(image: &File, size: u64) -> Vec<Extent> {
+    let files = [COMMAND_LINE_FILE];
+    pieces::cut(
+        &ReadOnly(image),
+        size,
+        boot_offset(image),
+        SITE_DIRECTORY,
+        &files,
+    )
+}
+
+/// Where the boot partition begins, if the image has one.
+fn boot_offset(image: &File) -> Option<u64> {
+    let mut sector = [0; SECTOR_SIZE as usize];
+    image.read_exact_at(&mut sector, 0).ok()?;
+    let table = PartitionTable::decode(&sector).ok()?;
+    let partition = table.partitions[usize::from(BOOT_PARTITION) - 1]?;
+    Some(partition.offset())
+}
+
+/// A file that is only looked at.
+struct ReadOnly<'a>(&'a File);
+
+impl Storage for ReadOnly<'_> {
+    fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, at)
+    }
+
+    fn write_all_at(&mut self, _bytes: &[u8], _at: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
@@ -185,9 +268,20 @@ impl Read for Bytes<'_> {
 }
 
 /// Takes the digest of what passes, which may go on to a file.
-struct Hashed<'a> {
+pub(crate) struct Hashed<'a> {
     out: Option<&'a File>,
     hash: sha2::Sha256,
+}
+
+impl<'a> Hashed<'a> {
+    pub(crate) fn new(out: Option<&'a File>) -> Self {
+        let hash = sha2::Sha256::new();
+        Self { out, hash }
+    }
+
+    pub(crate) fn finish(self) -> Sha256 {
+        Sha256(self.hash.finalize().into())
+    }
 }
 
 impl Write for Hashed<'_> {

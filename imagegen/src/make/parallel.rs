@@ -19,6 +19,20 @@ where
     R: Send,
     E: Send,
 {
+    map_on(processors(), items, work)
+}
+
+/// The same by so many threads, at least one: for work of which each thread takes much memory.
+pub(crate) fn map_on<T, R, E>(
+    threads: usize,
+    items: Vec<T>,
+    work: impl Fn(T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E>
+where
+    T: Send,
+    R: Send,
+    E: Send,
+{
     let count = items.len();
     let next = Mutex::new(items.into_iter().enumerate());
     let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -38,7 +52,7 @@ where
         done
     };
     let mut results: Vec<(usize, Result<R, E>)> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..processors().min(count))
+        let workers: Vec<_> = (0..threads.clamp(1, count.max(1)))
             .map(|_| scope.spawn(worker))
             .collect();
         let join = |worker: thread::ScopedJoinHandle<'_, _>| {

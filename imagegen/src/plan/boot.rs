@@ -15,8 +15,11 @@ use crate::site::SiteOptions;
 /// Name of the initramfs on the boot partition.
 pub const INITRAMFS_FILE: &str = "initramfs.zst";
 
+/// Name of the file with the kernel's command line.
+pub const COMMAND_LINE_FILE: &str = "cmdline.txt";
+
 /// 32-bit Arm cuts a longer command line.
-const COMMAND_LINE_MAX: usize = 1023;
+pub const COMMAND_LINE_MAX: usize = 1023;
 
 /// What is on the boot partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +71,9 @@ pub fn plan_boot(
     context.insert("root_partition", &signature.root_partuuid());
     context.insert("country", &site.country.as_ref().map(ToString::to_string));
     let texts = render_files("boot", &overlays.boot, &context)?;
-    let command_line = texts.get("cmdline.txt").and_then(|file| file.node.bytes());
+    let command_line = texts
+        .get(COMMAND_LINE_FILE)
+        .and_then(|file| file.node.bytes());
     let command_line = command_line
         .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
         .unwrap_or_default();

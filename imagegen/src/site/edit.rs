@@ -9,9 +9,10 @@ use thiserror::Error;
 
 use super::address::UplinkFileError;
 use super::agent::AgentError;
-use super::{Network, SiteChange};
+use super::{CountryCode, Network, SiteChange};
 use crate::make::fat::change::FileChange;
 use crate::overlays::Overlays;
+use crate::plan::boot::{COMMAND_LINE_FILE, COMMAND_LINE_MAX};
 use crate::plan::overlay::OverlayPlanError;
 use crate::plan::site::{
     AGENT_FILE, HOSTNAME_FILE, SSH_KEYS_FILE, SUPPLICANT_FILE, UPLINK_FILE, credential_files,
@@ -20,6 +21,39 @@ use crate::plan::site::{
 
 /// Files of `site/` by name.
 pub type SiteFiles = BTreeMap<String, Vec<u8>>;
+
+/// What says on the boot partition of a card where it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The files of `site/`.
+    pub site: SiteFiles,
+    /// What the kernel is told (`cmdline.txt`), if there is such a file.
+    pub command_line: Option<Vec<u8>>,
+}
+
+/// What has to happen to the files of a card.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SettingsEdit {
+    /// Those of `site/`, in an order in which each step leaves a card that works.
+    pub site: Vec<FileChange>,
+    /// Those beside it.
+    pub boot: Vec<FileChange>,
+}
+
+impl SettingsEdit {
+    /// Whether nothing happens.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.site.is_empty() && self.boot.is_empty()
+    }
+
+    /// The names of the files that change.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let changes = self.site.iter().chain(&self.boot);
+        changes.map(|change| change.name.clone()).collect()
+    }
+}
 
 /// Why files cannot be changed so.
 #[derive(Debug, Error)]
@@ -39,6 +73,11 @@ pub enum EditError {
     /// The address.
     #[error("site/uplink.network on the card")]
     Uplink(#[source] UplinkFileError),
+    /// The kernel's command line.
+    #[error(
+        "cmdline.txt on the card: with the country it would have {0} bytes, and there is room for {COMMAND_LINE_MAX}"
+    )]
+    CommandLine(usize),
     /// The template.
     #[error(transparent)]
     Template(#[from] OverlayPlanError),
@@ -53,12 +92,95 @@ impl EditError {
             Self::NotText(_) | Self::Unclosed(_) | Self::Uplink(_) => {
                 "put the file right with a text editor, or delete it from the card's site/ and set everything it says anew".to_owned()
             }
+            Self::CommandLine(_) => {
+                "shorten the line on the card with a text editor; its end may go, from what was added to it on".to_owned()
+            }
             Self::Template(_) => "overlays/site/ is not whole".to_owned(),
         }
     }
 }
 
-/// Returns what has to happen to the files of a card, in an order in which each step leaves a card that works: certificates come before the
+/// Returns what has to happen to the files of a card.
+pub fn edit_settings(
+    settings: &Settings,
+    change: &SiteChange,
+    overlays: &Overlays,
+) -> Result<SettingsEdit, EditError> {
+    let site = edit_site(&settings.site, change, overlays)?;
+    let mut boot = Vec::new();
+    // A card without a command line has none that speaks of another country.
+    if let (Some(country), Some(old)) = (&change.country, &settings.command_line) {
+        let new = edit_command_line(old, country);
+        if new.len() > COMMAND_LINE_MAX && new.len() > old.len() {
+            return Err(EditError::CommandLine(new.len()));
+        }
+        if new != *old {
+            boot.push(FileChange {
+                name: COMMAND_LINE_FILE.to_owned(),
+                contents: Some(new),
+            });
+        }
+    }
+    Ok(SettingsEdit { site, boot })
+}
+
+/// How the kernel is told the country before there is a supplicant (Documentation/admin-guide/kernel-parameters, `cfg80211`).
+const COUNTRY_PARAMETER: &[u8] = b"cfg80211.ieee80211_regdom=";
+
+/// Puts the country in place of the one on a command line, or at the end of what is for the kernel. All else stays, byte for byte.
+fn edit_command_line(line: &[u8], country: &CountryCode) -> Vec<u8> {
+    let said = [COUNTRY_PARAMETER, country.to_string().as_bytes()].concat();
+    let mut words = words(line);
+    // What follows two hyphens is for the first program.
+    let kernel = words.iter().position(|word| &line[word.clone()] == b"--");
+    words.truncate(kernel.unwrap_or(words.len()));
+    let end = words.last().map_or(0, |word| word.end);
+    let old = words
+        .into_iter()
+        .filter(|word| line[word.clone()].starts_with(COUNTRY_PARAMETER));
+    let mut edited = Vec::new();
+    let mut copied = 0;
+    for word in old {
+        edited.extend_from_slice(&line[copied..word.start]);
+        edited.extend_from_slice(&said);
+        copied = word.end;
+    }
+    if copied == 0 {
+        edited.extend_from_slice(&line[..end]);
+        if end > 0 {
+            edited.push(b' ');
+        }
+        edited.extend_from_slice(&said);
+        if end == 0 && line.iter().any(|byte| !byte.is_ascii_whitespace()) {
+            edited.push(b' ');
+        }
+        copied = end;
+    }
+    edited.extend_from_slice(&line[copied..]);
+    edited
+}
+
+/// Where the words of a command line are; white space between double quotes is part of a word.
+fn words(line: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let mut words = Vec::new();
+    let mut begin = None;
+    let mut quoted = false;
+    for (at, byte) in line.iter().enumerate() {
+        quoted ^= *byte == b'"';
+        match (begin, byte.is_ascii_whitespace() && !quoted) {
+            (None, false) => begin = Some(at),
+            (Some(first), true) => {
+                words.push(first..at);
+                begin = None;
+            }
+            (None, true) | (Some(_), false) => {}
+        }
+    }
+    words.extend(begin.map(|first| first..line.len()));
+    words
+}
+
+/// Returns what has to happen to the files of `site/`, in an order in which each step leaves a card that works: certificates come before the
 /// file that names them, and go after it.
 pub fn edit_site(
     files: &SiteFiles,
@@ -108,6 +230,24 @@ pub fn edit_site(
         .filter(|(name, contents)| files.get(name) != contents.as_ref())
         .map(|(name, contents)| FileChange { name, contents })
         .collect())
+}
+
+/// Shows the settings with every secret hidden: the files of `site/`, and what the kernel is told of them.
+pub fn show_settings(settings: &Settings) -> String {
+    let mut shown = show_site(&settings.site);
+    let line = settings.command_line.as_deref().unwrap_or_default();
+    let said: Vec<_> = words(line)
+        .into_iter()
+        .map(|word| &line[word])
+        .filter(|word| word.starts_with(COUNTRY_PARAMETER))
+        .collect();
+    if !said.is_empty() {
+        shown.push_str(&format!("{COMMAND_LINE_FILE}:\n"));
+    }
+    for word in said {
+        shown.push_str(&format!("    {}\n", word.escape_ascii()));
+    }
+    shown
 }
 
 /// Shows the files with every secret hidden. Comments are shown too, but for those that a secret is in.
@@ -406,6 +546,55 @@ mod tests {
             site/wpa_supplicant.conf on the card: what begins on line 2 has no closing brace
             put the file right with a text editor, or delete it from the card's site/ and set everything it says anew"#]]
         .assert_eq(&refused("\nnetwork={\nssid=\"x\"\n"));
+    }
+
+    #[test]
+    fn the_kernel_is_told_the_country_too() {
+        for (line, expected) in [
+            ("", "R=DE"),
+            ("quiet\n", "quiet R=DE\n"),
+            ("quiet  \r\n", "quiet R=DE  \r\n"),
+            ("R=FR", "R=DE"),
+            ("a R=FR quiet R=\n", "a R=DE quiet R=DE\n"),
+            ("a=\"R=FR R=FR\" R=DE", "a=\"R=FR R=FR\" R=DE"),
+            ("a -- R=FR", "a R=DE -- R=FR"),
+            ("-- a", "R=DE -- a"),
+        ] {
+            let whole = |text: &str| text.replace("R=", "cfg80211.ieee80211_regdom=");
+            let country = CountryCode::parse("DE").unwrap();
+            let edited = edit_command_line(whole(line).as_bytes(), &country);
+            assert_eq!(
+                String::from_utf8(edited).unwrap(),
+                whole(expected),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_command_line_that_the_kernel_would_cut_is_refused() {
+        let change = SiteChange {
+            country: Some(CountryCode::parse("DE").unwrap()),
+            ..SiteChange::default()
+        };
+        let edit = |line: &str| {
+            let settings = Settings {
+                site: files("country=DE\n"),
+                command_line: Some(line.into()),
+            };
+            edit_settings(&settings, &change, &overlays())
+        };
+        let said = "cfg80211.ieee80211_regdom=DE";
+        let room = COMMAND_LINE_MAX - said.len() - 1;
+        assert_eq!(edit(&"x".repeat(room)).unwrap().boot[0].name, "cmdline.txt");
+        let error = edit(&"x".repeat(room + 1)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cmdline.txt on the card: with the country it would have 1024 bytes, and there is room for 1023"
+        );
+        // It is too long already, and does not become longer.
+        let long = format!("{} {said}", "x".repeat(2000));
+        assert!(edit(&long).unwrap().boot.is_empty());
     }
 
     #[test]

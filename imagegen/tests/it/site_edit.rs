@@ -2,20 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Cursor};
+use std::io::{self, Cursor, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Mutex;
 
 use imagegen::card::block_map::parse_block_map;
-use imagegen::card::site::{edit_image, load_site};
+use imagegen::card::site::{edit_image, load_settings};
 use imagegen::inspect::fat::Fat;
 use imagegen::inspect::packed::open_image_file;
 use imagegen::make::disk::{DiskParts, Draft, ImageFormat, Papers, write_disk};
 use imagegen::make::fat::change::{FatChangeError, FileChange, Storage, change_files, read_files};
 use imagegen::make::fat::{FatLabel, FatOptions, write_fat32};
+use imagegen::make::fetch::{Progress, Silent};
 use imagegen::plan::disk::{DiskLayout, DiskSignature, DiskSizes};
 use imagegen::sha256::Sha256;
-use imagegen::site::{Hostname, SiteChange};
+use imagegen::site::edit::show_settings;
+use imagegen::site::{CountryCode, Hostname, SiteChange, SshKeys};
 use imagegen::tree::{Node, Tree};
 use proptest::prelude::*;
 
@@ -361,10 +364,10 @@ fn images_of_every_format_are_changed() {
         let path = scratch.path().join(format!("card.{format}"));
         image(&path);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let before = load_site(&path).unwrap();
-        let changed = edit_image(&path, &change, &overlays(), TIME).unwrap();
+        let before = load_settings(&path).unwrap().site;
+        let changed = edit_image(&path, &change, &overlays(), TIME, &Silent).unwrap();
         assert_eq!(changed, ["hostname"]);
-        let mut after = load_site(&path).unwrap();
+        let mut after = load_settings(&path).unwrap().site;
         assert_eq!(
             after
                 .insert("hostname".to_owned(), before["hostname"].clone())
@@ -393,9 +396,177 @@ fn images_of_every_format_are_changed() {
         assert!(written == unpacked, "{format}");
 
         assert_eq!(
-            edit_image(&path, &change, &overlays(), TIME).unwrap(),
+            edit_image(&path, &change, &overlays(), TIME, &Silent).unwrap(),
             [""; 0]
         );
+    }
+}
+
+/// Remembers what it was told.
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Progress for Told {
+    fn started(&self, what: &str, _total: Option<u64>) {
+        self.0.lock().unwrap().push(what.to_owned());
+    }
+    fn advanced(&self, _bytes: u64) {}
+    fn finished(&self) {}
+}
+
+/// Edits an image; returns whether all of it was packed anew, and what was said about that.
+fn edit(path: &Path, change: &SiteChange) -> Vec<String> {
+    let told = Told::default();
+    assert!(
+        !edit_image(path, change, &overlays(), TIME, &told)
+            .unwrap()
+            .is_empty()
+    );
+    told.0.into_inner().unwrap()
+}
+
+fn unpacked(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    io::copy(&mut open_image_file(path).unwrap(), &mut bytes).unwrap();
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(6))]
+
+    /// Edited in pieces, edited as it is on the card, or packed after the edit: it is the same image, to the byte, and so is what is beside it.
+    #[test]
+    fn packed_images_are_edited_as_others_are(
+        names in prop::collection::vec("[a-z]{1,40}", 1..4),
+        keys in 0..200usize,
+        country in prop::option::of("[A-Z]{2}"),
+        xz in any::<bool>(),
+    ) {
+        let scratch = tempfile::tempdir().unwrap();
+        let format = [ImageFormat::ImgZst, ImageFormat::ImgXz][usize::from(xz)];
+        let (plain, packed) = (scratch.path().join("card.img"), scratch.path().join(format!("card.{format}")));
+        image(&plain);
+        image(&packed);
+        let beside = |path: &Path, end: &str| fs::read(format!("{}{end}", path.display())).unwrap();
+        for (turn, name) in names.iter().enumerate() {
+            let key = format!("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJb0 {}\n", "x".repeat(400));
+            let change = SiteChange {
+                hostname: Some(Hostname::parse(&format!("{name}{turn}")).unwrap()),
+                country: country.as_ref().map(|code| CountryCode::parse(code).unwrap()),
+                // Grows into what was free.
+                ssh_keys: (keys > 100).then(|| SshKeys::parse(&key.repeat(keys - turn)).unwrap()),
+                ..SiteChange::default()
+            };
+            edit(&plain, &change);
+            prop_assert_eq!(edit(&packed, &change), [""; 0]);
+        }
+        let edited = fs::read(&plain).unwrap();
+        prop_assert!(unpacked(&packed) == edited);
+        prop_assert!(beside(&packed, ".bmap") == beside(&plain, ".bmap"));
+
+        let digest = Sha256::of(&fs::read(&packed).unwrap());
+        let checksum = format!("{digest}  card.{format}\n");
+        prop_assert!(beside(&packed, ".sha256") == checksum.as_bytes());
+    }
+}
+
+/// Images of other programs, or with a checksum of something else, are unpacked and packed as a whole; from then on they have pieces.
+#[test]
+fn images_without_pieces_are_packed_anew() {
+    let scratch = tempfile::tempdir().unwrap();
+    let plain = scratch.path().join("card.img");
+    image(&plain);
+    let bytes = fs::read(&plain).unwrap();
+    let named = |name: &str| SiteChange {
+        hostname: Some(Hostname::parse(name).unwrap()),
+        ..SiteChange::default()
+    };
+    edit(&plain, &named("cellar"));
+    let edited = fs::read(&plain).unwrap();
+
+    let zst = scratch.path().join("one.img.zst");
+    fs::write(&zst, zstd::encode_all(&bytes[..], 3).unwrap()).unwrap();
+    let xz = scratch.path().join("one.img.xz");
+    let mut encoder = liblzma::write::XzEncoder::new(File::create(&xz).unwrap(), 0);
+    encoder.write_all(&bytes).unwrap();
+    encoder.finish().unwrap();
+    let other = scratch.path().join("other.img.zst");
+    image(&other);
+    fs::write(
+        scratch.path().join("other.img.zst.sha256"),
+        format!("{}  other.img.zst\n", Sha256::of(b"something else")),
+    )
+    .unwrap();
+    for (path, why) in [
+        (&zst, "it was not packed in small pieces"),
+        (&xz, "it was not packed in small pieces"),
+        (&other, "it is not what its checksum was written for"),
+    ] {
+        assert_eq!(
+            edit(path, &named("cellar")),
+            [format!("packing all of the image anew: {why}")]
+        );
+        assert!(unpacked(path) == edited);
+        assert_eq!(edit(path, &named("attic")), [""; 0]);
+    }
+}
+
+/// A byte that is wrong in a piece that does not change: it is as wrong afterwards, for nobody has looked, and everybody finds it.
+#[test]
+fn pieces_that_do_not_change_are_not_looked_at() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("card.img.zst");
+    image(&path);
+    fs::remove_file(scratch.path().join("card.img.zst.sha256")).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    // The last frame's checksum comes before the table, in which there are 8 bytes for each frame and 17 others.
+    let count = bytes.len() - 9;
+    let frames = u32::from_le_bytes(bytes[count..count + 4].try_into().unwrap());
+    let last = bytes.len() - 17 - 8 * frames as usize - 1;
+    bytes[last] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let change = SiteChange {
+        hostname: Some(Hostname::parse("cellar").unwrap()),
+        ..SiteChange::default()
+    };
+    assert_eq!(edit(&path, &change), [""; 0]);
+    assert_eq!(load_settings(&path).unwrap().site["hostname"], b"cellar\n");
+    assert!(open_image_file(&path).is_err());
+}
+
+/// The country is in two places, and both change.
+#[test]
+fn the_kernel_is_told_the_country_too() {
+    let scratch = tempfile::tempdir().unwrap();
+    for format in ImageFormat::ALL {
+        let path = scratch.path().join(format!("card.{format}"));
+        image(&path);
+        for code in ["FR", "DE"] {
+            let change = SiteChange {
+                country: Some(CountryCode::parse(code).unwrap()),
+                ..SiteChange::default()
+            };
+            let changed = edit_image(&path, &change, &overlays(), TIME, &Silent).unwrap();
+            assert_eq!(changed, ["wpa_supplicant.conf", "cmdline.txt"]);
+            let settings = load_settings(&path).unwrap();
+            let line = format!("console=tty1 cfg80211.ieee80211_regdom={code}");
+            assert_eq!(settings.command_line.as_deref(), Some(line.as_bytes()));
+            let shown = show_settings(&settings);
+            assert!(
+                shown.contains(&format!("\n    country={code}\n")),
+                "{shown}"
+            );
+            let said = format!("\ncmdline.txt:\n    cfg80211.ieee80211_regdom={code}\n");
+            assert!(shown.ends_with(&said), "{shown}");
+        }
+        let image = unpacked(&path);
+        let boot = Fat::open_image(Cursor::new(&image))
+            .unwrap()
+            .tree()
+            .unwrap();
+        let kernel = boot.get("kernel8.img").and_then(Node::bytes);
+        let before = card();
+        assert_eq!(kernel, before.get("kernel8.img").and_then(Node::bytes));
     }
 }
 
@@ -413,7 +584,7 @@ fn a_refused_edit_leaves_what_describes_the_image() {
         hostname: Some(Hostname::parse("cellar").unwrap()),
         ..SiteChange::default()
     };
-    let error = edit_image(&path, &change, &overlays(), TIME).unwrap_err();
+    let error = edit_image(&path, &change, &overlays(), TIME, &Silent).unwrap_err();
     assert!(
         error.to_string().contains("longer than its clusters"),
         "{error}"
@@ -435,7 +606,7 @@ fn what_is_no_image_is_left_alone() {
         hostname: Some(Hostname::parse("cellar").unwrap()),
         ..SiteChange::default()
     };
-    let error = edit_image(&path, &change, &overlays(), TIME).unwrap_err();
+    let error = edit_image(&path, &change, &overlays(), TIME, &Silent).unwrap_err();
     assert!(error.to_string().starts_with("it is no image"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), [0; 4096]);
 }

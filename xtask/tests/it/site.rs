@@ -13,6 +13,10 @@ use crate::command::Desk;
 
 /// Puts an image on the desk whose files somebody has edited.
 fn put_image(desk: &Desk) {
+    put_image_with_root(desk, "card.img", &Tree::new());
+}
+
+fn put_image_with_root(desk: &Desk, name: &str, tree: &Tree) {
     let mut boot = Tree::new();
     for (path, text) in [
         ("site/hostname", "attic\n"),
@@ -29,7 +33,7 @@ fn put_image(desk: &Desk) {
             .unwrap();
     }
     let mut root = Cursor::new(Vec::new());
-    write_squashfs(&Tree::new(), &SquashfsOptions::at(0), &mut root).unwrap();
+    write_squashfs(tree, &SquashfsOptions::at(0), &mut root).unwrap();
     let root = root.into_inner();
     let sizes = DiskSizes {
         boot: 64 << 20,
@@ -42,7 +46,8 @@ fn put_image(desk: &Desk) {
         time: 0,
         root: &root,
     };
-    let draft = Draft::create(&desk.path().join("card.img"), ImageFormat::Img).unwrap();
+    let format = ImageFormat::of_name(name).unwrap();
+    let draft = Draft::create(&desk.path().join(name), format).unwrap();
     write_disk(draft, &layout, &parts, |_, _| Papers::new()).unwrap();
 }
 
@@ -156,4 +161,57 @@ fn mistakes_change_nothing() {
 
     "#]].assert_eq(&told);
     assert!(std::fs::read(desk.path().join("card.img")).unwrap() == before);
+}
+
+/// Keys for nobody are refused, and keys for a server are put on the card.
+#[test]
+fn keys_need_a_server() {
+    let desk = Desk::new();
+    desk.put(
+        "me.pub",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJb0 me@desk\n",
+    );
+    let mut with_server = Tree::new();
+    let unit = Node::file(0o644, &b"[Service]\n"[..]);
+    with_server
+        .insert("etc/systemd/system/ssh.service", unit)
+        .unwrap();
+    let mut told = String::new();
+    for name in ["card.img", "card.img.zst", "card.img.xz"] {
+        put_image_with_root(&desk, name, &Tree::new());
+        let before = std::fs::read(desk.path().join(name)).unwrap();
+        told.push_str(&desk.run(&["site", name, "--ssh-key", "me.pub", "--hostname", "cellar"]));
+        told.push_str("\n\n");
+        assert!(std::fs::read(desk.path().join(name)).unwrap() == before);
+
+        put_image_with_root(&desk, name, &with_server);
+        told.push_str(&desk.run(&["site", name, "--ssh-key", "me.pub"]));
+        told.push_str("\n\n");
+    }
+    expect![[r#"
+        error: card.img: its root has no SSH server, so no SSH key lets anybody in
+
+        hint: nothing was changed; `cargo xtask image --ssh-key FILE` makes an image with a server, or leave the SSH keys out
+        exit code 2
+
+        card.img: changed authorized_keys
+        exit code 0
+
+        error: card.img.zst: its root has no SSH server, so no SSH key lets anybody in
+
+        hint: nothing was changed; `cargo xtask image --ssh-key FILE` makes an image with a server, or leave the SSH keys out
+        exit code 2
+
+        card.img.zst: changed authorized_keys
+        exit code 0
+
+        error: card.img.xz: its root has no SSH server, so no SSH key lets anybody in
+
+        hint: nothing was changed; `cargo xtask image --ssh-key FILE` makes an image with a server, or leave the SSH keys out
+        exit code 2
+
+        card.img.xz: changed authorized_keys
+        exit code 0
+
+    "#]].assert_eq(&told);
 }

@@ -25,16 +25,39 @@ struct Range {
     last: u64,
 }
 
+/// A range whose digest is known already.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KnownRange {
+    /// Where it is; made of whole blocks, but for one at the end.
+    pub(crate) extent: Extent,
+    /// The digest of its bytes.
+    pub(crate) digest: sha256::Sha256,
+}
+
 /// Describes an image of `size` bytes of which the `used` ones matter, in order; `read_at` fills the buffer from an offset of it.
+///
+/// Ranges end at the `cuts`, in order and multiples of a block, so that who changes little of an image has little of it to read for its new
+/// map: what is `known`, in order, is not read where it is a whole range.
 pub(crate) fn block_map(
     size: u64,
     used: &[Extent],
+    cuts: &[u64],
+    known: &[KnownRange],
     mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<()>,
 ) -> io::Result<String> {
     let mut lines = String::new();
     let mut mapped = 0;
-    for range in ranges(size, used) {
-        let digest = digest(range, size, &mut read_at)?;
+    for range in cut(ranges(size, used), cuts) {
+        let extent = range.extent(size);
+        let same = known.binary_search_by_key(&extent.offset, |known| known.extent.offset);
+        let same = same
+            .ok()
+            .map(|at| &known[at])
+            .filter(|known| known.extent == extent);
+        let digest = match same {
+            Some(known) => known.digest,
+            None => digest(extent, &mut read_at)?,
+        };
         mapped += range.last - range.first + 1;
         let blocks = if range.first == range.last {
             range.first.to_string()
@@ -85,15 +108,48 @@ fn ranges(size: u64, used: &[Extent]) -> Vec<Range> {
     ranges
 }
 
+impl Range {
+    fn extent(self, size: u64) -> Extent {
+        let offset = self.first * BLOCK;
+        let end = ((self.last + 1) * BLOCK).min(size);
+        Extent {
+            offset,
+            size: end - offset,
+        }
+    }
+}
+
+/// Ends ranges where one of the cuts is.
+fn cut(ranges: Vec<Range>, cuts: &[u64]) -> Vec<Range> {
+    let mut parts = Vec::new();
+    for mut range in ranges {
+        let next = cuts.partition_point(|cut| cut / BLOCK <= range.first);
+        for cut in &cuts[next..] {
+            let first = cut / BLOCK;
+            if first > range.last {
+                break;
+            }
+            if first > range.first {
+                parts.push(Range {
+                    first: range.first,
+                    last: first - 1,
+                });
+                range.first = first;
+            }
+        }
+        parts.push(range);
+    }
+    parts
+}
+
 fn digest(
-    range: Range,
-    size: u64,
+    extent: Extent,
     read_at: &mut impl FnMut(&mut [u8], u64) -> io::Result<()>,
 ) -> io::Result<sha256::Sha256> {
     const CHUNK: u64 = 256 * BLOCK;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; CHUNK as usize];
-    let (mut at, end) = (range.first * BLOCK, ((range.last + 1) * BLOCK).min(size));
+    let (mut at, end) = (extent.offset, extent.offset + extent.size);
     while at < end {
         let part = &mut buffer[..(end - at).min(CHUNK) as usize];
         read_at(part, at)?;
@@ -137,11 +193,57 @@ mod tests {
     }
 
     #[test]
+    fn ranges_end_at_cuts() {
+        let range = |(first, last)| Range { first, last };
+        for (ranges, cuts, expected) in [
+            (vec![(0, 9)], vec![], vec![(0, 9)]),
+            (vec![(0, 9)], vec![0, 10, 11], vec![(0, 9)]),
+            (vec![(0, 9)], vec![0, 1, 9], vec![(0, 0), (1, 8), (9, 9)]),
+            (
+                vec![(0, 3), (5, 9)],
+                vec![2, 4, 5, 6, 6],
+                vec![(0, 1), (2, 3), (5, 5), (6, 9)],
+            ),
+        ] {
+            let cuts: Vec<u64> = cuts.iter().map(|cut| cut * BLOCK).collect();
+            let found = cut(ranges.into_iter().map(range).collect(), &cuts);
+            assert_eq!(found, expected.into_iter().map(range).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_not_read() {
+        let digest = sha256::Sha256::of(b"known");
+        let known = [KnownRange {
+            extent: extent(BLOCK, BLOCK),
+            digest,
+        }];
+        let mut read = Vec::new();
+        let map = block_map(
+            4 * BLOCK,
+            &[extent(0, 4 * BLOCK)],
+            &[BLOCK, 2 * BLOCK],
+            &known,
+            |part, at| {
+                read.push((at, part.len() as u64));
+                Ok(())
+            },
+        );
+        assert!(
+            map.unwrap()
+                .contains(&format!("<Range chksum=\"{digest}\"> 1 </Range>"))
+        );
+        assert_eq!(read, [(0, BLOCK), (2 * BLOCK, 2 * BLOCK)]);
+    }
+
+    #[test]
     fn a_block_map() {
         let image = vec![7; 3 * BLOCK as usize - 100];
         let map = block_map(
             image.len() as u64,
             &[extent(0, 1), extent(2 * BLOCK, BLOCK)],
+            &[],
+            &[],
             |part, at| {
                 part.copy_from_slice(&image[at as usize..][..part.len()]);
                 Ok(())

@@ -112,7 +112,7 @@ impl Draft {
     }
 
     /// Where the compressed image goes, if there is one.
-    pub(super) fn packed(&self) -> Option<&File> {
+    pub(crate) fn packed(&self) -> Option<&File> {
         self.packed.as_ref().map(|partial| partial.file.as_file())
     }
 

@@ -1,28 +1,9 @@
-//! What an image is packed in, and the packing.
-//!
-//! The same image gives the same bytes with any number of threads: both encoders cut it into pieces whose size does not depend on how many
-//! threads there are.
+//! What the file of an image is: the image itself, or packed.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::num::NonZero;
 use std::str::FromStr;
 
-use liblzma::stream::{Check, MtStreamBuilder};
-use liblzma::write::XzEncoder;
-
-/// Most of an image is a root that is compressed already; what is left to gain is in kernel and firmware. A pi3 image of 92 MB becomes 33.4
-/// MB at level 12, 33.0 MB at 16 and 31.7 MB at 19, which takes 25 s on two processors.
-pub const ZSTD_LEVEL: i32 = 19;
-
-/// The same image becomes 30.0 MB in 29 s. Higher presets only have larger windows.
-pub const XZ_PRESET: u32 = 6;
-
-/// Two of the preset's windows: pieces as small as they can be for little loss, so that there is one for each processor.
-const XZ_PIECE: u64 = 16 << 20;
-
-/// Each thread takes about 100 MB.
-const THREADS_MAX: usize = 4;
+use super::packed::Packing;
 
 /// What the file of an image is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +33,15 @@ impl ImageFormat {
             Self::Img => "img",
             Self::ImgZst => "img.zst",
             Self::ImgXz => "img.xz",
+        }
+    }
+
+    /// How it is packed, if it is.
+    pub(crate) fn packing(self) -> Option<Packing> {
+        match self {
+            Self::Img => None,
+            Self::ImgZst => Some(Packing::Zst),
+            Self::ImgXz => Some(Packing::Xz),
         }
     }
 
@@ -86,48 +76,6 @@ impl fmt::Display for ImageFormat {
     }
 }
 
-/// Threads to pack with on this machine.
-pub(super) fn packing_threads() -> u32 {
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    // At most THREADS_MAX, so no cast cuts.
-    processors.min(THREADS_MAX) as u32
-}
-
-/// Packs an image of `size` bytes.
-pub(super) fn pack(
-    format: ImageFormat,
-    threads: u32,
-    size: u64,
-    mut image: impl Read,
-    mut out: impl Write,
-) -> io::Result<()> {
-    match format {
-        ImageFormat::Img => {
-            io::copy(&mut image, &mut out)?;
-        }
-        ImageFormat::ImgZst => {
-            let mut encoder = zstd::Encoder::new(&mut out, ZSTD_LEVEL)?;
-            encoder.multithread(threads)?;
-            encoder.include_checksum(true)?;
-            encoder.set_pledged_src_size(Some(size))?;
-            io::copy(&mut image, &mut encoder)?;
-            encoder.finish()?;
-        }
-        ImageFormat::ImgXz => {
-            let stream = MtStreamBuilder::new()
-                .preset(XZ_PRESET)
-                .block_size(XZ_PIECE)
-                .check(Check::Crc64)
-                .threads(threads)
-                .encoder()?;
-            let mut encoder = XzEncoder::new_stream(&mut out, stream);
-            io::copy(&mut image, &mut encoder)?;
-            encoder.finish()?;
-        }
-    }
-    out.flush()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,22 +99,5 @@ mod tests {
             "zip".parse::<ImageFormat>().unwrap_err().to_string(),
             "`zip` is no format of an image; they are img, img.zst and img.xz"
         );
-    }
-
-    #[test]
-    fn packed_bytes_do_not_depend_on_the_number_of_threads() {
-        // Larger than a piece of either encoder, and quick to pack.
-        let mut image = vec![0; 40 << 20];
-        for (at, byte) in image.iter_mut().enumerate().step_by(4099) {
-            *byte = (at >> 5) as u8;
-        }
-        let packed = |format, threads| {
-            let mut bytes = Vec::new();
-            pack(format, threads, image.len() as u64, &image[..], &mut bytes).unwrap();
-            bytes
-        };
-        for format in ImageFormat::ALL {
-            assert!(packed(format, 1) == packed(format, 3), "{format}");
-        }
     }
 }

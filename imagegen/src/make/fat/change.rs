@@ -19,6 +19,7 @@ use thiserror::Error;
 use super::names::{NameFault, RECORD_SIZE, StoredName, store_names};
 use super::{ATTRIBUTE_ARCHIVE, ATTRIBUTE_DIRECTORY, ATTRIBUTE_LABEL, DosTime, entry};
 use crate::inspect::fat::{ATTRIBUTE_LONG_NAME, LongName, short_name};
+use crate::plan::disk::Extent;
 
 const SECTOR: usize = 512;
 const FIRST_CLUSTER: u32 = 2;
@@ -80,6 +81,22 @@ pub enum FatChangeError {
     },
 }
 
+/// Returns what a file of the root holds, if there is one of that name.
+pub(crate) fn read_file(
+    storage: &impl Storage,
+    offset: u64,
+    name: &str,
+) -> Result<Option<Vec<u8>>, FatChangeError> {
+    let volume = Volume::open(storage, offset)?;
+    let root = volume.find(storage, "")?;
+    let Some(found) = root.position(name)? else {
+        return Ok(None);
+    };
+    let mut bytes = volume.load(storage, &volume.chain_of_file(&found)?)?;
+    bytes.truncate(found.size as usize);
+    Ok(Some(bytes))
+}
+
 /// Returns the files of a directory of the root, by name, and what they hold. `offset` is where the file system begins.
 pub fn read_files(
     storage: &impl Storage,
@@ -112,39 +129,60 @@ pub fn change_files(
     changes: &[FileChange],
     time: u32,
 ) -> Result<(), FatChangeError> {
+    change_directories(storage, offset, &[(directory, changes)], time)
+}
+
+/// The same in several directories, each named once; the root is `""`. Nothing is written if one of them cannot be changed.
+pub(crate) fn change_directories(
+    storage: &mut impl Storage,
+    offset: u64,
+    changes: &[(&str, &[FileChange])],
+    time: u32,
+) -> Result<(), FatChangeError> {
     let mut volume = Volume::open(storage, offset)?;
     volume.check_chains(storage)?;
-    let mut directory = volume.find(storage, directory)?;
+    let mut directories = changes
+        .iter()
+        .map(|(name, changes)| Ok((volume.find(storage, name)?, *changes)))
+        .collect::<Result<Vec<_>, FatChangeError>>()?;
     let time = DosTime::at(time);
-    let mut steps = Vec::new();
+    // By the directory that they are of.
+    let mut steps: Vec<(usize, Records)> = Vec::new();
     let mut freed = Vec::new();
-    for change in changes {
-        let old = directory.position(&change.name)?;
-        if let Some(old) = &old {
-            freed.extend(volume.chain_of_file(old)?);
-        }
-        match (&change.contents, old) {
-            (None, None) => {}
-            (None, Some(old)) => steps.push(directory.remove(&old)),
-            (Some(contents), old) => {
-                let chain = volume.allocate(contents.len())?;
-                volume.store(storage, &chain, contents)?;
-                let first = chain.first().copied().unwrap_or(0);
-                // Below the size of the partition, or there would be no chain.
-                let size = contents.len() as u32;
-                steps.push(match old {
-                    Some(old) => directory.replace(&old, first, size, time),
-                    None => directory.add(&mut volume, &change.name, first, size, time)?,
-                });
+    for (number, (directory, changes)) in directories.iter_mut().enumerate() {
+        for change in *changes {
+            let old = directory.position(&change.name)?;
+            if let Some(old) = &old {
+                freed.extend(volume.chain_of_file(old)?);
+            }
+            match (&change.contents, old) {
+                (None, None) => {}
+                (None, Some(old)) => steps.push((number, directory.remove(&old))),
+                (Some(contents), old) => {
+                    let chain = volume.allocate(contents.len())?;
+                    volume.store(storage, &chain, contents)?;
+                    let first = chain.first().copied().unwrap_or(0);
+                    // Below the size of the partition, or there would be no chain.
+                    let size = contents.len() as u32;
+                    let records = match old {
+                        Some(old) => directory.replace(&old, first, size, time),
+                        None => directory.add(&mut volume, &change.name, first, size, time)?,
+                    };
+                    steps.push((number, records));
+                }
             }
         }
     }
-    directory.store_new_clusters(&volume, storage)?;
+    for (directory, _) in &directories {
+        directory.store_new_clusters(&volume, storage)?;
+    }
     storage.sync()?;
     volume.write_fats(storage)?;
     storage.sync()?;
-    for records in steps {
-        directory.store_records(&volume, storage, &records)?;
+    for (number, records) in steps {
+        directories[number]
+            .0
+            .store_records(&volume, storage, &records)?;
         storage.sync()?;
     }
     for cluster in &freed {
@@ -156,6 +194,46 @@ pub fn change_files(
     volume.write_info(storage)?;
     storage.sync()?;
     Ok(())
+}
+
+/// Returns where changes of a directory of the root, and of these files in the root, may write to: the tables, the directories, what the
+/// files hold, and all that is free.
+pub(crate) fn places_of_change(
+    storage: &impl Storage,
+    offset: u64,
+    directory: &str,
+    files: &[&str],
+) -> Result<Vec<Extent>, FatChangeError> {
+    let volume = Volume::open(storage, offset)?;
+    let root = Directory::load(&volume, storage, volume.root)?;
+    let mut clusters = root.chain.clone();
+    for found in root.entries() {
+        if !found.is_directory && files.iter().any(|name| found.is_called(name)) {
+            clusters.extend(volume.chain_of_file(&found)?);
+        }
+    }
+    let directory = volume.find(storage, directory)?;
+    clusters.extend(&directory.chain);
+    for found in directory.entries() {
+        if !found.is_directory {
+            clusters.extend(volume.chain_of_file(&found)?);
+        }
+    }
+    let free = |cluster: &u32| volume.table[*cluster as usize] & CLUSTER_MASK == 0;
+    clusters.extend((FIRST_CLUSTER..volume.table.len() as u32).filter(free));
+    clusters.sort_unstable();
+    let mut places = vec![Extent {
+        offset,
+        size: volume.data_offset - offset,
+    }];
+    for run in clusters.chunk_by(|a, b| a + 1 >= *b) {
+        let (first, last) = (run[0], run[run.len() - 1]);
+        places.push(Extent {
+            offset: volume.offset_of(first),
+            size: u64::from(last - first + 1) * volume.cluster_size as u64,
+        });
+    }
+    Ok(places)
 }
 
 /// A FAT32, its table in memory.
@@ -271,6 +349,9 @@ impl Volume {
 
     fn find(&self, storage: &impl Storage, name: &str) -> Result<Directory, FatChangeError> {
         let root = Directory::load(self, storage, self.root)?;
+        if name.is_empty() {
+            return Ok(root);
+        }
         let found = root
             .entries()
             .into_iter()
