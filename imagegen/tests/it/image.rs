@@ -100,8 +100,10 @@ fn entries_of(name: &str, place: Place) -> Vec<Raw> {
             );
             entries
         }
-        // Its documents are in a package that is left out.
+        // No notice lies with it.
+        ("libtinfo6", _) => vec![file("./usr/lib/libtinfo6", name)],
         ("libgcc-s1", _) => vec![symlink("./usr/share/doc/libgcc-s1", "gcc-14-base")],
+        ("gcc-14-base", _) => vec![copyright(name, "GPL-3+")],
         ("kmod", _) => vec![symlink("./usr/share/doc/kmod", "libkmod2")],
         ("netbase", _) => vec![file("./usr/share/doc/netbase/copyright", "Free text.")],
         ("libkmod2", _) => vec![copyright(name, "LGPL-2.1+ and public-domain")],

@@ -180,6 +180,7 @@ fn licences_are_what_the_packages_and_crates_declare() {
         "kmod",
         "netbase",
         "libgcc-s1",
+        "libtinfo6",
         "raspi-firmware",
         "agent",
         "the_net",
@@ -196,7 +197,8 @@ fn licences_are_what_the_packages_and_crates_declare() {
         libkmod2: LGPL-2.1-or-later AND LicenseRef-kmod-public-domain
         kmod: LGPL-2.1-or-later AND LicenseRef-kmod-public-domain
         netbase: NOASSERTION
-        libgcc-s1: NOASSERTION
+        libgcc-s1: GPL-3.0-or-later
+        libtinfo6: NOASSERTION
         raspi-firmware: LicenseRef-raspi-firmware-Proprietary
         agent: MIT OR Apache-2.0
         the_net: NOASSERTION
@@ -225,7 +227,7 @@ fn the_licence_bundle_has_every_notice_once_and_tells_what_is_not_free() {
         ("\nLicense: Expat or GPL\n", 1),
         ("\nthe GPL, version 2\n", 1),
         ("nobody has it", 0),
-        ("libgcc-s1 ", 1),
+        ("libtinfo6 ", 1),
     ] {
         assert_eq!(notices.matches(text).count(), times, "{text:?}");
     }
