@@ -168,8 +168,15 @@ pub enum ConfigError {
         table: &'static str,
     },
     /// The text is not TOML, or a value has the wrong type.
-    #[error("{0}")]
-    Syntax(String),
+    #[error("{shown}")]
+    Syntax {
+        /// With the line it is about, below each other.
+        shown: String,
+        /// What is wrong with it.
+        what: String,
+        /// Where, counted from 1.
+        line: Option<usize>,
+    },
     /// An interface is named nowhere.
     #[error("no {key} interface is named")]
     Missing {
@@ -203,11 +210,19 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// Returns the error in a line.
+    pub fn in_short(&self) -> String {
+        match self {
+            ConfigError::Syntax { what, .. } => what.lines().collect::<Vec<_>>().join(" "),
+            other => other.to_string(),
+        }
+    }
+
     /// Returns what the user can do about it.
     pub fn hint(&self) -> String {
         match self {
             ConfigError::UnknownKey { key, table } => unknown_key_hint(key, table),
-            ConfigError::Syntax(_) => "the file is TOML: one `key = \"value\"` a line, below its `[table]` if it has one".to_owned(),
+            ConfigError::Syntax { .. } => "the file is TOML: one `key = \"value\"` a line, below its `[table]` if it has one".to_owned(),
             ConfigError::Missing { key } => {
                 format!("give --{key} NAME, or `{key} = \"NAME\"` in the configuration file; `ip link` lists the names")
             }
@@ -288,8 +303,11 @@ pub fn parse_config(text: &str, overrides: Overrides) -> Result<Config, ConfigEr
 }
 
 fn parse_raw(text: &str) -> Result<RawConfig, ConfigError> {
-    let syntax =
-        |error: toml::de::Error| ConfigError::Syntax(error.to_string().trim_end().to_owned());
+    let syntax = |error: toml::de::Error| ConfigError::Syntax {
+        shown: error.to_string().trim_end().to_owned(),
+        what: error.message().to_owned(),
+        line: error.span().map(|span| line_at(text, span.start)),
+    };
     let top: toml::Table = text.parse().map_err(syntax)?;
     for (table, known) in KEYS {
         let found = match table {
@@ -303,6 +321,43 @@ fn parse_raw(text: &str) -> Result<RawConfig, ConfigError> {
         }
     }
     toml::from_str(text).map_err(syntax)
+}
+
+/// Returns the line, counted from 1, that the error is about.
+pub fn line_of_error(text: &str, error: &ConfigError) -> Option<usize> {
+    match error {
+        ConfigError::Syntax { line, .. } => *line,
+        ConfigError::UnknownKey { key, table } => line_of_key(text, table, key),
+        ConfigError::BadHops { .. } => line_of_key(text, "dhcp", "max-hops"),
+        ConfigError::LongCircuitId { .. } => line_of_key(text, "dhcp", "circuit-id"),
+        ConfigError::SameInterface { .. } => line_of_key(text, "", "downlink"),
+        ConfigError::BadName { name } => {
+            let top: toml::Table = text.parse().ok()?;
+            let is_bad =
+                |key: &&str| top.get(*key).and_then(toml::Value::as_str) == Some(name.as_str());
+            let key = ["uplink", "downlink"].into_iter().find(is_bad)?;
+            line_of_key(text, "", key)
+        }
+        ConfigError::Missing { .. } => None,
+    }
+}
+
+/// Returns the line, counted from 1, with a key of a table, or of the top level where that is empty.
+pub(crate) fn line_of_key(text: &str, table: &str, key: &str) -> Option<usize> {
+    let top = toml::de::DeTable::parse(text).ok()?;
+    let mut keys = top.get_ref();
+    if !table.is_empty() {
+        let (_, found) = keys.iter().find(|(name, _)| *name.get_ref() == table)?;
+        keys = found.get_ref().as_table()?;
+    }
+    let (found, _) = keys.iter().find(|(name, _)| *name.get_ref() == key)?;
+    Some(line_at(text, found.span().start))
+}
+
+/// Returns the line, counted from 1, of a byte.
+pub(crate) fn line_at(text: &str, at: usize) -> usize {
+    let before = &text.as_bytes()[..at.min(text.len())];
+    1 + before.iter().filter(|byte| **byte == b'\n').count()
 }
 
 fn dhcp_settings(raw: RawDhcp) -> Result<DhcpSettings, ConfigError> {

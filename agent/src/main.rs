@@ -20,6 +20,7 @@ enum Command {
     Status(command::status::Args),
     Check(command::check::Args),
     ReloadDriver(command::reload_driver::Args),
+    LaySite(command::lay_site::Args),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::ReloadDriver(args) => {
             command::reload_driver::run(&args, journal_stream.as_deref())
         }
+        Command::LaySite(args) => command::lay_site::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

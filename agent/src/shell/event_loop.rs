@@ -39,7 +39,9 @@ use super::status::StatusServer;
 use super::world::World;
 use crate::addr::Side;
 use crate::config::ConfigSource;
-use crate::engine::{Action, Change, Engine, Input, KernelEvent, RANDOM_BYTES, is_done_already};
+use crate::engine::{
+    Action, Change, Engine, Input, KernelEvent, Problem, RANDOM_BYTES, is_done_already,
+};
 use crate::hint::{self, Hinted};
 
 /// Frames or netlink datagrams taken from one source in a turn.
@@ -52,10 +54,14 @@ const PORT67_RETRY: Duration = Duration::from_secs(5);
 /// How long no status client is accepted after one could not be.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs the bridge until SIGTERM or SIGINT, then gives everything back.
-pub async fn run(source: ConfigSource, run_dir: &RunDir) -> anyhow::Result<()> {
+/// Runs the bridge until SIGTERM or SIGINT, then gives everything back. `problems` are shown for as long as it runs.
+pub async fn run(
+    source: ConfigSource,
+    run_dir: &RunDir,
+    problems: Vec<Problem>,
+) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("while installing signal handlers")?;
-    let mut event_loop = EventLoop::start(source, run_dir)?;
+    let mut event_loop = EventLoop::start(source, run_dir, problems)?;
     let served = event_loop.serve(&mut signals).await;
     if let Err(error) = &served {
         // The reason goes out before the tear-down, which may have troubles of its own.
@@ -67,6 +73,8 @@ pub async fn run(source: ConfigSource, run_dir: &RunDir) -> anyhow::Result<()> {
 
 struct EventLoop {
     source: ConfigSource,
+    /// What was wrong before the start.
+    problems: Vec<Problem>,
     engine: Engine,
     world: World,
     notifications: Notifications,
@@ -94,7 +102,11 @@ enum Wake {
 }
 
 impl EventLoop {
-    fn start(source: ConfigSource, run_dir: &RunDir) -> anyhow::Result<EventLoop> {
+    fn start(
+        source: ConfigSource,
+        run_dir: &RunDir,
+        problems: Vec<Problem>,
+    ) -> anyhow::Result<EventLoop> {
         let config = source.load()?;
         info!(
             uplink = config.settings.uplink,
@@ -120,6 +132,7 @@ impl EventLoop {
         })?;
         Ok(EventLoop {
             source,
+            problems,
             engine: Engine::new(config.settings, random_bytes()?),
             world: World::new(netlink, ledger, Radio::new(radio_paths(run_dir))),
             notifications,
@@ -343,7 +356,9 @@ impl EventLoop {
 
     /// Tells the status clients how things stand.
     fn answer(&mut self, now: Instant) -> anyhow::Result<()> {
-        let report = self.engine.report(now);
+        let mut report = self.engine.report(now);
+        // What was wrong before explains much of what is wrong now.
+        report.problems.splice(..0, self.problems.iter().cloned());
         let document = serde_json::to_vec(&report).context("while rendering the status")?;
         self.status.answer(&document);
         Ok(())

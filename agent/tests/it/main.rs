@@ -13,5 +13,6 @@ mod netns;
 mod peers;
 mod rules;
 mod scenarios;
+mod site;
 mod skip;
 mod unit_file;

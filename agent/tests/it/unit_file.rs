@@ -35,7 +35,7 @@ fn the_unit_has_three_capabilities_and_a_user_of_its_own() {
         "Type=notify-reload",
         "User=footbridge",
         "RuntimeDirectory=footbridge",
-        "ExecStart=/usr/bin/footbridge run --config /etc/footbridge/footbridge.toml",
+        "ExecStart=/usr/bin/footbridge run --config /etc/footbridge/footbridge.toml --site-faults /etc/footbridge/site-faults.json",
         &format!("AmbientCapabilities={capabilities}"),
         &format!("CapabilityBoundingSet={capabilities}"),
     ] {

@@ -122,12 +122,12 @@ fn what_is_told_of_images() {
     assert_eq!(twice.to_string(), "two of the images are called b.img");
 }
 
-/// An image whose start looks for Imager's settings can be given some.
+/// An image whose start looks for Imager's settings, as ours does, can be given some.
 #[test]
 fn settings_made_in_imager() {
     let folder = TempDir::new().unwrap();
     let mut draft = public();
-    let init = Node::file(0o755, *b"#!/bin/sh\ncat /boot/rpi-preseed.toml\n");
+    let init = Node::file(0o755, *include_bytes!("../../../overlays/initramfs/init"));
     draft.initramfs.replace("init", init).unwrap();
     let image = load(
         &put(&folder, "x.img", &bytes_of(draft)),

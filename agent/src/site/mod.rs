@@ -1,0 +1,676 @@
+//! The files of `site/` on the card: checked at the start of the system and laid over the root, so far as they are good.
+//!
+//! ```text
+//! boot partition --(rpi-preseed.toml taken over)--> site/ --check--> files for the layer   + faults, for console and status
+//! ```
+//!
+//! A person edits these files on another computer, and the device has to come up whatever they say. So what is wrong with a file costs as
+//! little of it as can be: a network, a line, or the file, for which the root has a default. [`check_site`] is pure; [`lay_site`] reads the
+//! partition and writes the layer.
+
+mod boot_partition;
+mod fault;
+mod hostname;
+mod preseed;
+mod ssh_keys;
+mod supplicant;
+mod supplicant_words;
+mod text;
+mod uplink;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use self::boot_partition::{Mounted, take_over};
+use self::fault::Finding;
+pub use self::fault::{Fault, load_faults};
+use self::preseed::PRESEED;
+use crate::config::{Overrides, line_of_error, parse_config};
+use crate::hint::Hinted;
+use crate::plain_file::read_plain_file;
+
+/// Where the list of faults lies in the layer, and so in the root.
+pub const FAULTS: &str = "etc/footbridge/site-faults.json";
+
+/// Where the root has its SSH server, if it has one.
+const SSH_SERVER: &str = "usr/sbin/dropbear";
+/// What Raspberry Pi Imager leaves before its version 2, which knows one way to customise for all systems.
+const OLD_IMAGER: &str = "firstrun.sh";
+/// Longest file of `site/` that is read, in bytes.
+const LONGEST_FILE: usize = 64 << 10;
+/// Faults of one file that are told; a file that is something else altogether has one a line.
+const MOST_FAULTS: usize = 8;
+
+const SUPPLICANT: &str = "wpa_supplicant.conf";
+const UPLINK: &str = "uplink.network";
+const HOSTNAME: &str = "hostname";
+const AGENT: &str = "footbridge.toml";
+const SSH_KEYS: &str = "authorized_keys";
+
+/// What `site/` holds, by name: the bytes, or why a file cannot be read.
+pub type SiteFiles = BTreeMap<String, Result<Vec<u8>, String>>;
+
+/// A file of `site/` that is laid over the root, or all those whose names end alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name; `*.pem` stands for all that end so.
+    name: String,
+    mode: u32,
+    /// Where it goes, relative to the root; a star at its end stands for the file's own name.
+    destination: String,
+}
+
+/// A file for the layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaidFile {
+    /// Where it goes, relative to the root.
+    pub destination: String,
+    /// Its permissions.
+    pub mode: u32,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+/// What came of `site/`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// What is good.
+    pub files: Vec<LaidFile>,
+    /// What is wrong.
+    pub faults: Vec<Fault>,
+    /// What is neither: for the console.
+    pub notes: Vec<String>,
+}
+
+impl Rule {
+    /// Parses a table: name, mode in octal digits and destination, a line each.
+    pub fn parse_table(text: &str) -> Option<Vec<Rule>> {
+        let rule = |line: &str| {
+            let mut words = line.split_whitespace();
+            Some(Rule {
+                name: words.next()?.to_owned(),
+                mode: u32::from_str_radix(words.next()?, 8).ok()?,
+                destination: words.next()?.to_owned(),
+            })
+        };
+        text.lines().map(rule).collect()
+    }
+
+    /// FAT does not tell capitals from small letters.
+    fn is_for(&self, name: &str) -> bool {
+        match self.name.strip_prefix('*') {
+            Some(end) => {
+                let at = name.len().saturating_sub(end.len());
+                name.get(at..)
+                    .is_some_and(|found| found.eq_ignore_ascii_case(end))
+                    && at > 0
+            }
+            None => self.name.eq_ignore_ascii_case(name),
+        }
+    }
+
+    fn file(&self, name: &str, bytes: Vec<u8>) -> LaidFile {
+        let destination = match self.destination.strip_suffix('*') {
+            Some(folder) => format!("{folder}{name}"),
+            None => self.destination.clone(),
+        };
+        LaidFile {
+            destination,
+            mode: self.mode,
+            bytes,
+        }
+    }
+
+    /// The interface that networkd's file is about: `08-wlan0.network`.
+    fn interface(&self) -> &str {
+        let name = self.destination.rsplit('/').next().unwrap_or_default();
+        let stem = name.strip_suffix(".network").unwrap_or(name);
+        stem.split_once('-')
+            .map_or(stem, |(_, interface)| interface)
+    }
+}
+
+/// Checks everything. `ssh_server` is whether the root has one.
+pub fn check_site(rules: &[Rule], site: &SiteFiles, ssh_server: bool) -> Checked {
+    let mut checked = Checked::default();
+    let certificates: BTreeSet<&str> = site
+        .iter()
+        .filter(|(_, read)| read.as_ref().is_ok_and(|bytes| is_certificate(bytes)))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    for (name, read) in site {
+        let Some(rule) = rules.iter().find(|rule| rule.is_for(name)) else {
+            checked.meet_stranger(name, rules);
+            continue;
+        };
+        let (bytes, findings) = match read {
+            Ok(bytes) => check_file(rule, bytes, &certificates, ssh_server),
+            Err(reason) => (
+                None,
+                vec![unreadable(rule, format!("it cannot be read: {reason}"))],
+            ),
+        };
+        checked.tell(&format!("site/{name}"), findings);
+        checked
+            .files
+            .extend(bytes.map(|bytes| rule.file(name, bytes)));
+    }
+    let has_networks = site
+        .keys()
+        .any(|name| name.eq_ignore_ascii_case(SUPPLICANT));
+    if !has_networks && rules.iter().any(|rule| rule.name == SUPPLICANT) {
+        let missing = Finding::of_file(
+            "it is not there",
+            effect(SUPPLICANT),
+            "make it, with a line `network={`, `ssid=\"name\"`, `psk=\"passphrase\"` and a line `}`",
+        );
+        checked.tell(&format!("site/{SUPPLICANT}"), vec![missing]);
+    }
+    checked
+}
+
+/// Returns what of a file is laid, if anything, and what is wrong with it.
+fn check_file(
+    rule: &Rule,
+    bytes: &[u8],
+    certificates: &BTreeSet<&str>,
+    ssh_server: bool,
+) -> (Option<Vec<u8>>, Vec<Finding>) {
+    if rule.name.starts_with('*') {
+        return check_certificate(rule, bytes);
+    }
+    let mended = text::mend(bytes);
+    if mended.contains(&0) {
+        return (
+            None,
+            vec![unreadable(
+                rule,
+                "it holds zeros, as no text does".to_owned(),
+            )],
+        );
+    }
+    if rule.name == SUPPLICANT {
+        let (kept, findings) = supplicant::check(&mended, certificates);
+        return (Some(kept), findings);
+    }
+    let Ok(text) = std::str::from_utf8(&mended) else {
+        return (
+            None,
+            vec![unreadable(rule, "it is no text in UTF-8".to_owned())],
+        );
+    };
+    match rule.name.as_str() {
+        HOSTNAME => hostname::check(text),
+        UPLINK => uplink::check(text, rule.interface()),
+        AGENT => check_agent(text),
+        SSH_KEYS => check_keys(text, ssh_server),
+        _ => (Some(mended), Vec::new()),
+    }
+}
+
+/// A certificate or a key: as text, or the bytes themselves (DER, which begins with a sequence).
+fn is_certificate(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x30]) || is_armoured(bytes)
+}
+
+fn is_armoured(bytes: &[u8]) -> bool {
+    const BEGIN: &[u8] = b"-----BEGIN ";
+    bytes.windows(BEGIN.len()).any(|window| window == BEGIN)
+}
+
+fn check_certificate(rule: &Rule, bytes: &[u8]) -> (Option<Vec<u8>>, Vec<Finding>) {
+    if is_armoured(bytes) {
+        (Some(text::mend(bytes)), Vec::new())
+    } else if is_certificate(bytes) {
+        (Some(bytes.to_vec()), Vec::new())
+    } else {
+        let what = "it holds neither a certificate nor a key";
+        (None, vec![unreadable(rule, what.to_owned())])
+    }
+}
+
+fn check_agent(text: &str) -> (Option<Vec<u8>>, Vec<Finding>) {
+    match parse_config(text, Overrides::default()) {
+        Ok(_) => (Some(text.as_bytes().to_vec()), Vec::new()),
+        Err(error) => {
+            let finding = Finding {
+                line: line_of_error(text, &error),
+                ..Finding::of_file(error.in_short(), effect(AGENT), error.hint())
+            };
+            (None, vec![finding])
+        }
+    }
+}
+
+fn check_keys(text: &str, ssh_server: bool) -> (Option<Vec<u8>>, Vec<Finding>) {
+    let (kept, findings) = ssh_keys::check(text);
+    if !ssh_server && !kept.is_empty() {
+        let finding = Finding::of_file(
+            "this image has no SSH server",
+            effect(SSH_KEYS),
+            "take an image that was made with --ssh-key, or delete the file",
+        );
+        return (None, vec![finding]);
+    }
+    // An empty file would start a server that lets nobody in.
+    ((!kept.is_empty()).then_some(kept), findings)
+}
+
+/// What comes of it where a file is not used at all.
+fn effect(name: &str) -> &'static str {
+    match name {
+        SUPPLICANT => "no network is joined",
+        UPLINK => "the address comes by DHCP",
+        HOSTNAME => "the device is called footbridge",
+        AGENT => "the bridge has its default settings",
+        SSH_KEYS => "nobody logs in",
+        _ => "it is left out",
+    }
+}
+
+fn unreadable(rule: &Rule, what: String) -> Finding {
+    let next = match rule.name.starts_with('*') {
+        true => "copy it anew, as PEM",
+        false => "save it anew with a text editor, as plain text in UTF-8",
+    };
+    Finding::of_file(what, effect(&rule.name), next)
+}
+
+impl Checked {
+    fn tell(&mut self, file: &str, findings: Vec<Finding>) {
+        let more = findings.len().saturating_sub(MOST_FAULTS);
+        let told = findings.into_iter().take(MOST_FAULTS);
+        self.faults
+            .extend(told.map(|finding| finding.in_file(file)));
+        if more > 0 {
+            let rest = Finding::of_file(
+                format!("{more} more lines are wrong"),
+                "they are left out, too",
+                "correct the first ones; is this the right file?",
+            );
+            self.faults.push(rest.in_file(file));
+        }
+    }
+
+    /// A file that nobody reads may be one that somebody meant to be read.
+    fn meet_stranger(&mut self, name: &str, rules: &[Rule]) {
+        // What operating systems leave, and the folder's own explanation.
+        if name.starts_with('.') || name.eq_ignore_ascii_case("README.txt") {
+            return;
+        }
+        let lower = name.to_ascii_lowercase();
+        let is_copy = [".bak", ".old", ".orig", ".swp", "~"]
+            .iter()
+            .any(|end| lower.ends_with(end));
+        let is_near = |known: &&str| {
+            let behind = lower.strip_prefix(known);
+            behind.is_some_and(|behind| behind.starts_with('.'))
+                || strsim::jaro_winkler(&lower, known) > 0.92
+        };
+        let mut known = rules.iter().map(|rule| rule.name.as_str());
+        match known.find(is_near) {
+            Some(near) if !is_copy => {
+                let finding = Finding::of_file(
+                    "no file of this name is read",
+                    "it does nothing",
+                    format!("rename it to `{near}` if it is meant to be that, or delete it"),
+                );
+                self.tell(&format!("site/{name}"), vec![finding]);
+            }
+            _ => self.notes.push(format!(
+                "site/{name} is not a file that is read; it is left where it is"
+            )),
+        }
+    }
+}
+
+/// The folders that [`lay_site`] works with.
+#[derive(Clone, Copy, Debug)]
+pub struct Folders<'a> {
+    /// Where the boot partition is mounted.
+    pub boot: &'a Path,
+    /// Where the root is.
+    pub root: &'a Path,
+    /// What is laid over the root, with the directories of all destinations.
+    pub layer: &'a Path,
+}
+
+/// Takes over what Imager left, checks `site/`, writes what is good and the list of faults into the layer, and says what is wrong, a line
+/// each. An error is what keeps a file or the list from being written; the others are written all the same.
+pub fn lay_site(
+    folders: Folders<'_>,
+    rules: &[Rule],
+    out: &mut impl io::Write,
+) -> anyhow::Result<()> {
+    let ssh_server = folders.root.join(SSH_SERVER).exists();
+    let (mut site, no_folder) = load_site(folders.boot, rules);
+    let mut partition = Mounted::at(folders.boot);
+    let taken = take_over(&mut partition, &mut site, ssh_server);
+    let mut checked = Checked::default();
+    checked.tell("site", no_folder.into_iter().collect());
+    checked.tell(PRESEED, taken.findings);
+    if folders.boot.join(OLD_IMAGER).exists() {
+        let finding = Finding::of_file(
+            "it is what Raspberry Pi Imager leaves before version 2, for another system",
+            "nothing of it is used",
+            "delete it, for it holds passwords; fill site/ in with a text editor, or write the card anew with version 2",
+        );
+        checked.tell(OLD_IMAGER, vec![finding]);
+    }
+    checked.notes.extend(taken.note);
+    let Checked {
+        files,
+        faults,
+        notes,
+    } = check_site(rules, &site, ssh_server);
+    checked.faults.extend(faults);
+    checked.notes.extend(notes);
+    for note in &checked.notes {
+        let _ = writeln!(out, "footbridge: {}", crate::hint::without_controls(note));
+    }
+    for fault in &checked.faults {
+        // A console that takes nothing is no reason to stop.
+        let _ = writeln!(out, "footbridge: {fault}");
+    }
+    let mut written = Ok(());
+    for file in &files {
+        written = written.and(write(folders.layer, file));
+    }
+    if !checked.faults.is_empty() {
+        let list = LaidFile {
+            destination: FAULTS.to_owned(),
+            mode: 0o644,
+            bytes: serde_json::to_vec(&checked.faults).context("while rendering the faults")?,
+        };
+        written = written.and(write(folders.layer, &list));
+    }
+    written
+}
+
+/// Reads what of `site/` has a rule. Without the folder there is nothing, and something to be told.
+fn load_site(boot: &Path, rules: &[Rule]) -> (SiteFiles, Option<Finding>) {
+    let folder = boot.join("site");
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) => {
+            let finding = Finding::of_file(
+                format!("the folder cannot be read: {error}"),
+                "everything is at its default",
+                "make the folder `site` on the boot partition, or write the card anew",
+            );
+            return (SiteFiles::new(), Some(finding));
+        }
+    };
+    let mut files = SiteFiles::new();
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_known = rules.iter().any(|rule| rule.is_for(&name));
+        let bytes = match is_known {
+            true => read_plain_file(&entry.path(), LONGEST_FILE).map_err(|error| error.to_string()),
+            false => Ok(Vec::new()),
+        };
+        files.insert(name, bytes);
+    }
+    (files, None)
+}
+
+fn write(layer: &Path, file: &LaidFile) -> anyhow::Result<()> {
+    let path = layer.join(&file.destination);
+    let write = || {
+        let mut opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(file.mode)
+            .open(&path)?;
+        // Whatever the mask is that new files get.
+        opened.set_permissions(Permissions::from_mode(file.mode))?;
+        opened.write_all(&file.bytes)
+    };
+    write().with_context(|| {
+        Hinted::new(
+            format!("while writing {}", path.display()),
+            "the layer is a file system in memory, with the directories of all destinations",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    const TABLE: &str = "\
+        *.pem 0600 etc/wpa_supplicant/*\n\
+        authorized_keys 0600 root/.ssh/authorized_keys\n\
+        footbridge.toml 0644 etc/footbridge/footbridge.toml\n\
+        hostname 0644 etc/hostname\n\
+        uplink.network 0644 etc/systemd/network/08-wlan0.network\n\
+        wpa_supplicant.conf 0600 etc/wpa_supplicant/wpa_supplicant-wlan0.conf\n";
+
+    fn rules() -> Vec<Rule> {
+        Rule::parse_table(TABLE).unwrap()
+    }
+
+    fn site(files: &[(&str, &[u8])]) -> SiteFiles {
+        let files = files.iter();
+        files
+            .map(|(name, bytes)| ((*name).to_owned(), Ok(bytes.to_vec())))
+            .collect()
+    }
+
+    fn show(checked: &Checked) -> String {
+        let mut shown = String::new();
+        for file in &checked.files {
+            shown += &format!("{:04o} {}\n", file.mode, file.destination);
+        }
+        for note in &checked.notes {
+            shown += &format!("note: {note}\n");
+        }
+        for fault in &checked.faults {
+            shown += &format!("fault: {fault}\n");
+        }
+        shown
+    }
+
+    const NETWORK: &[u8] = b"network={\r\nssid=\"home\"\r\npsk=\"a secret\"\r\n}\r\n";
+    const UPLINK_FILE: &[u8] = include_bytes!("../../../overlays/site/uplink.network");
+
+    #[test]
+    fn good_files_are_laid_and_mended() {
+        let checked = check_site(
+            &rules(),
+            &site(&[
+                (".DS_Store", b"\0"),
+                ("CA.PEM", b"-----BEGIN CERTIFICATE-----\r\nAAAA\r\n"),
+                ("HOSTNAME", b"\xef\xbb\xbfattic\r\n"),
+                ("README.txt", b"hello"),
+                ("der.pem", b"\x30\r\n"),
+                (
+                    "footbridge.toml",
+                    b"uplink = \"wlan0\"\r\ndownlink = \"eth0\"\r\n",
+                ),
+                ("uplink.network", UPLINK_FILE),
+                ("wpa_supplicant.conf", NETWORK),
+            ]),
+            false,
+        );
+        expect![[r#"
+            0600 etc/wpa_supplicant/CA.PEM
+            0644 etc/hostname
+            0600 etc/wpa_supplicant/der.pem
+            0644 etc/footbridge/footbridge.toml
+            0644 etc/systemd/network/08-wlan0.network
+            0600 etc/wpa_supplicant/wpa_supplicant-wlan0.conf
+        "#]]
+        .assert_eq(&show(&checked));
+        let bytes = |at: usize| String::from_utf8_lossy(&checked.files[at].bytes);
+        assert_eq!(bytes(0), "-----BEGIN CERTIFICATE-----\nAAAA\n");
+        assert_eq!(bytes(1), "attic\n");
+        // Not a text.
+        assert_eq!(bytes(2), "0\r\n");
+        assert_eq!(bytes(5), "network={\nssid=\"home\"\npsk=\"a secret\"\n}\n");
+    }
+
+    #[test]
+    fn bad_files_are_left_out_and_told() {
+        let key =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me\n";
+        let mut site = site(&[
+            ("authorized_keys", key.as_bytes()),
+            ("ca.pem", b"hello"),
+            (
+                "footbridge.toml",
+                b"uplink = \"wlan0\"\ndownlink = \"eth0\"\n[dhcp]\nmode = relay\n",
+            ),
+            ("hostname", b"a\0t\0"),
+            ("hostname.txt", b"attic"),
+            ("notes.txt", b"hello"),
+            ("uplink.network", b"\xff\n"),
+            ("wpa_supplicant.conf.bak", b""),
+        ]);
+        expect![[r#"
+            note: site/notes.txt is not a file that is read; it is left where it is
+            note: site/wpa_supplicant.conf.bak is not a file that is read; it is left where it is
+            fault: site/authorized_keys: this image has no SSH server; nobody logs in; next: take an image that was made with --ssh-key, or delete the file
+            fault: site/ca.pem: it holds neither a certificate nor a key; it is left out; next: copy it anew, as PEM
+            fault: site/footbridge.toml, line 4: string values must be quoted, expected literal string; the bridge has its default settings; next: the file is TOML: one `key = "value"` a line, below its `[table]` if it has one
+            fault: site/hostname: it holds zeros, as no text does; the device is called footbridge; next: save it anew with a text editor, as plain text in UTF-8
+            fault: site/hostname.txt: no file of this name is read; it does nothing; next: rename it to `hostname` if it is meant to be that, or delete it
+            fault: site/uplink.network: it is no text in UTF-8; the address comes by DHCP; next: save it anew with a text editor, as plain text in UTF-8
+            fault: site/wpa_supplicant.conf: it is not there; no network is joined; next: make it, with a line `network={`, `ssid="name"`, `psk="passphrase"` and a line `}`
+        "#]].assert_eq(&show(&check_site(&rules(), &site, false)));
+        site.insert(
+            "hostname".to_owned(),
+            Err("it is longer than 64 KiB".to_owned()),
+        );
+        site.insert(
+            "footbridge.toml".to_owned(),
+            Ok(b"\n\nuplink = \"wlan0\"\nup = 1\n".to_vec()),
+        );
+        site.insert(
+            "authorized_keys".to_owned(),
+            Ok("x\n".repeat(20).into_bytes()),
+        );
+        site.remove("ca.pem");
+        expect![[r#"
+            note: site/notes.txt is not a file that is read; it is left where it is
+            note: site/wpa_supplicant.conf.bak is not a file that is read; it is left where it is
+            fault: site/authorized_keys, line 1: this is no key of a type that the SSH server takes; this key may not log in; next: put in the line of a .pub file, such as `ssh-keygen -t ed25519` makes
+            fault: site/authorized_keys, line 2: this is no key of a type that the SSH server takes; this key may not log in; next: put in the line of a .pub file, such as `ssh-keygen -t ed25519` makes
+            fault: site/authorized_keys, line 3: this is no key of a type that the SSH server takes; this key may not log in; next: put in the line of a .pub file, such as `ssh-keygen -t ed25519` makes
+            fault: site/authorized_keys, line 4: this is no key of a type that the SSH server takes; this key may not log in; next: put in the line of a .pub file, such as `ssh-keygen -t ed25519` makes
+            fault: site/authorized_keys, line 5: this is no key of a type that the SSH server takes; this key may not log in; next: put in the line of a .pub file, such as `ssh-keygen -t ed25519` makes
+            fault: site/authorized_keys, line 6: this is no key of a type that the SSH server takes; this key may not log in; next: put in the line of a .pub file, such as `ssh-keygen -t ed25519` makes
+            fault: site/authorized_keys, line 7: this is no key of a type that the SSH server takes; this key may not log in; next: put in the line of a .pub file, such as `ssh-keygen -t ed25519` makes
+            fault: site/authorized_keys, line 8: this is no key of a type that the SSH server takes; this key may not log in; next: put in the line of a .pub file, such as `ssh-keygen -t ed25519` makes
+            fault: site/authorized_keys: 12 more lines are wrong; they are left out, too; next: correct the first ones; is this the right file?
+            fault: site/footbridge.toml, line 4: unknown key `up`; the bridge has its default settings; next: did you mean `uplink`?
+            fault: site/hostname: it cannot be read: it is longer than 64 KiB; the device is called footbridge; next: save it anew with a text editor, as plain text in UTF-8
+            fault: site/hostname.txt: no file of this name is read; it does nothing; next: rename it to `hostname` if it is meant to be that, or delete it
+            fault: site/uplink.network: it is no text in UTF-8; the address comes by DHCP; next: save it anew with a text editor, as plain text in UTF-8
+            fault: site/wpa_supplicant.conf: it is not there; no network is joined; next: make it, with a line `network={`, `ssid="name"`, `psk="passphrase"` and a line `}`
+        "#]].assert_eq(&show(&check_site(&rules(), &site, true)));
+    }
+
+    #[test]
+    fn a_table_is_whole_or_none() {
+        assert_eq!(rules().len(), 6);
+        assert_eq!(rules()[4].interface(), "wlan0");
+        assert_eq!(Rule::parse_table("hostname 0644\n"), None);
+        assert_eq!(Rule::parse_table("hostname rw etc/hostname\n"), None);
+    }
+
+    /// The whole way, from a boot partition to a layer.
+    #[test]
+    fn a_partition_becomes_a_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        let [boot, root, layer] = ["boot", "root", "layer"].map(|name| dir.path().join(name));
+        for folder in [
+            "boot/site",
+            "root",
+            "layer/etc/footbridge",
+            "layer/etc/wpa_supplicant",
+            "layer/etc/systemd/network",
+        ] {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        let folders = Folders {
+            boot: &boot,
+            root: &root,
+            layer: &layer,
+        };
+        fs::write(boot.join("site/wpa_supplicant.conf"), NETWORK).unwrap();
+        fs::write(boot.join("site/uplink.network"), UPLINK_FILE).unwrap();
+        fs::write(boot.join("site/hostname"), "my attic\n").unwrap();
+        let mut said = Vec::new();
+        lay_site(folders, &rules(), &mut said).unwrap();
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!(
+            said,
+            "footbridge: site/hostname, line 1: this is no host name; the device is called footbridge; next: write 1 to 63 letters, \
+             digits and hyphens, none of those at an end\n"
+        );
+        let faults = load_faults(&layer.join(FAULTS)).unwrap();
+        assert_eq!(said, format!("footbridge: {}\n", faults[0]));
+        assert!(!layer.join("etc/hostname").exists());
+        let networks = layer.join("etc/wpa_supplicant/wpa_supplicant-wlan0.conf");
+        let mode = fs::metadata(&networks).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+
+        // Imager was there.
+        fs::remove_file(layer.join(FAULTS)).unwrap();
+        fs::write(
+            boot.join(PRESEED),
+            "[system]\nhostname = \"attic\"\n[locale]\n",
+        )
+        .unwrap();
+        let mut said = Vec::new();
+        lay_site(folders, &rules(), &mut said).unwrap();
+        assert_eq!(
+            String::from_utf8(said).unwrap(),
+            "footbridge: rpi-preseed.toml: taken over into site/: hostname; without a meaning here: [locale]\n"
+        );
+        assert!(!boot.join(PRESEED).exists());
+        assert!(!layer.join(FAULTS).exists());
+        for path in [boot.join("site/hostname"), layer.join("etc/hostname")] {
+            assert_eq!(fs::read_to_string(path).unwrap(), "attic\n");
+        }
+
+        // One of the past.
+        fs::write(boot.join(OLD_IMAGER), "#!/bin/bash\n").unwrap();
+        lay_site(folders, &rules(), &mut Vec::new()).unwrap();
+        assert_eq!(
+            load_faults(&layer.join(FAULTS)).unwrap()[0].file,
+            OLD_IMAGER
+        );
+    }
+
+    #[test]
+    fn without_a_folder_or_a_place_it_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = Folders {
+            boot: dir.path(),
+            root: dir.path(),
+            layer: dir.path(),
+        };
+        let mut said = Vec::new();
+        // The layer has no directory for the list.
+        lay_site(folders, &rules(), &mut said).unwrap_err();
+        let said = String::from_utf8(said).unwrap();
+        assert!(
+            said.starts_with("footbridge: site: the folder cannot be read: "),
+            "{said}"
+        );
+        assert!(
+            said.contains("site/wpa_supplicant.conf: it is not there"),
+            "{said}"
+        );
+    }
+}
