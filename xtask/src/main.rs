@@ -27,6 +27,7 @@ mod reproduce;
 mod rig;
 mod site;
 mod site_args;
+mod site_boots;
 mod soak;
 mod source;
 mod start_policy;
@@ -75,6 +76,8 @@ enum Command {
     E2e(e2e::Args),
     /// Cut an emulated board's power again and again, and see it come back
     PowerCuts(power_cuts::Args),
+    /// Boot devices of a fleet and cards with edited settings, and see each join the network it is meant for
+    SiteBoots(site_boots::Args),
     /// Measure the agent, or the image builder, beside what it replaces
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
         Command::Reproduce(args) => reproduce::run(&args),
         Command::E2e(args) => e2e::run(&args),
         Command::PowerCuts(args) => power_cuts::run(&args),
+        Command::SiteBoots(args) => site_boots::run(&args),
         Command::Bench(bench) => bench::run(&bench),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Soak(args) => soak::run(&args),

@@ -1,5 +1,5 @@
-//! The simulated networks that `e2e` boots an image among: what they are called, how they are secured, and what a card made for each
-//! says.
+//! The simulated networks that guests of the emulator are booted among: what they are called, how they are secured, and what a card made
+//! for each says.
 //!
 //! Two of them are one network with two kinds of card. The card's file for a network is rendered by the very code that makes cards.
 //! The access points' side is the guest's scripts' matter.
@@ -17,9 +17,15 @@ use crate::image;
 use crate::workspace::Workspace;
 
 /// A network name with all that templates and shells stumble over.
-const SSID: &str = "Café \"bar\" $x";
-const PASSPHRASE: &str = "correct horse 'battery' \"staple\" $(x) \\";
-const COUNTRY: &str = "DE";
+pub const SSID: &str = "Café \"bar\" $x";
+/// The name of the network that has WPA3 only.
+pub const WPA3_SSID: &str = "Office";
+/// The name of the network without encryption.
+pub const OPEN_SSID: &str = "Café guests";
+/// What all networks with a key have for one.
+pub const PASSPHRASE: &str = "correct horse 'battery' \"staple\" $(x) \\";
+/// The country that all of them are in.
+pub const COUNTRY: &str = "DE";
 
 /// The networks in reach of the guest's radio.
 pub struct Networks {
@@ -51,8 +57,8 @@ impl Networks {
             home: Network::new("home", SSID, Security::Wpa2(psk), some.clone())?,
             others: vec![
                 Network::new("mixed", SSID, mixed, some.clone())?,
-                Network::new("wpa3", "Office", Security::Wpa3(passphrase), some)?,
-                Network::new("open", "Café guests", Security::Open, None)?,
+                Network::new("wpa3", WPA3_SSID, Security::Wpa3(passphrase), some)?,
+                Network::new("open", OPEN_SSID, Security::Open, None)?,
             ],
         })
     }

@@ -1,4 +1,4 @@
-//! The simulated Wi-Fi networks that `e2e` and `power-cuts` boot an image among, as a second initramfs archive.
+//! The simulated Wi-Fi networks that `e2e`, `power-cuts` and `site-boots` boot an image among, as a second initramfs archive.
 //!
 //! It carries hostapd, dnsmasq and their libraries from the same signed packages as the image, the kernel's own simulated
 //! radio (mac80211_hwsim) from the image's very kernel package, and `xtask/kit/`, which runs the checks. The image's init
@@ -69,6 +69,7 @@ const SCRIPTS: &[&str] = &[
     "run",
     "sandbox",
     "sandboxed",
+    "site-boots",
 ];
 
 /// What the guest's scripts are there for.
@@ -78,6 +79,8 @@ pub enum Errand {
     Checks,
     /// To bridge, and edit the card's files until the power is cut.
     PowerCuts,
+    /// To bridge, and tell what became of the card's settings.
+    SiteBoots,
 }
 
 impl Errand {
@@ -85,6 +88,7 @@ impl Errand {
         match self {
             Self::Checks => "run",
             Self::PowerCuts => "power-cuts",
+            Self::SiteBoots => "site-boots",
         }
     }
 }

@@ -1,7 +1,8 @@
 //! `cargo xtask test`: everything that is checked, in the order in which it fails fastest.
 //!
 //! Format, lints, the fuzzer's programs, documentation, licences; unit, property, network-namespace and image tests; an image built twice and
-//! compared; then the image itself in an emulator against a simulated radio. `REQUIRE_ALL=1` turns every check that cannot run into a failure.
+//! compared; then the image itself in an emulator against a simulated radio, and cards whose settings came about in other ways.
+//! `REQUIRE_ALL=1` turns every check that cannot run into a failure.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use xshell::{Shell, cmd};
 
 use crate::progress::Bars;
 use crate::source::{Security, Source, choose_beside};
-use crate::{boards, e2e, fuzz, papers, reproduce, tools, workspace::Workspace};
+use crate::{boards, e2e, fuzz, papers, reproduce, site_boots, tools, workspace::Workspace};
 
 /// Tells the image builder's tests where a kernel's package is.
 const REAL_KERNEL: &str = "FOOTBRIDGE_TEST_KERNEL";
@@ -20,7 +21,7 @@ const REAL_KERNEL: &str = "FOOTBRIDGE_TEST_KERNEL";
 /// Which tests to run.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Leave out the boot in the emulator
+    /// Leave out the boots in the emulator
     #[arg(long)]
     no_e2e: bool,
 }
@@ -72,9 +73,10 @@ pub fn run(args: &Args) -> Result<()> {
         check("bills", papers::run_default),
     ];
     if args.no_e2e {
-        eprintln!("SKIPPED: e2e: left out by --no-e2e");
+        eprintln!("SKIPPED: e2e, site-boots: left out by --no-e2e");
     } else {
         outcomes.push(check("e2e", e2e::run_default));
+        outcomes.push(check("site-boots", site_boots::run_default));
     }
     summarise(&outcomes)
 }

@@ -1,0 +1,246 @@
+//! The cards that are booted: how each is made, with the commands that people type, and what it has to become of it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use imagegen::card::site::load_settings;
+use imagegen::fleet::base::Base;
+use imagegen::make::disk::{Draft, ImageFormat};
+
+use super::Made;
+use super::mistakes::make_mistakes;
+use super::seen::{Address, Expected};
+use crate::networks::{COUNTRY, OPEN_SSID, PASSPHRASE, SSID, WPA3_SSID};
+
+/// A card, and what is to be seen when it is booted.
+pub struct Card {
+    /// What it is called.
+    pub name: &'static str,
+    /// Makes its image.
+    pub make: fn(&Desk) -> Result<Made>,
+    /// What is to be seen.
+    pub expected: Expected,
+}
+
+/// All of them.
+pub const CARDS: &[Card] = &[
+    Card {
+        name: "listed-static",
+        make: |desk| desk.listed("counter"),
+        expected: Expected {
+            network: "home",
+            hostname: "bar-counter",
+            address: Address::Static {
+                address: "192.168.77.55/24",
+                gateway: "192.168.77.1",
+            },
+        },
+    },
+    Card {
+        name: "listed-dhcp",
+        make: |desk| desk.listed("office-3"),
+        expected: Expected {
+            network: "wpa3",
+            hostname: "office-3",
+            address: Address::Leased {
+                subnet: "10.88.3.",
+                gateway: "10.88.3.1",
+            },
+        },
+    },
+    Card {
+        name: "listed-open",
+        make: |desk| desk.listed("lobby"),
+        expected: Expected {
+            network: "open",
+            hostname: "lobby-screen",
+            address: Address::Static {
+                address: "172.16.44.9/24",
+                gateway: "172.16.44.1",
+            },
+        },
+    },
+    Card {
+        name: "edited",
+        make: edited,
+        expected: Expected {
+            network: "open",
+            hostname: "moved",
+            address: Address::Leased {
+                subnet: "172.16.44.",
+                gateway: "172.16.44.1",
+            },
+        },
+    },
+    Card {
+        name: "edited-packed",
+        make: edited_packed,
+        expected: Expected {
+            network: "wpa3",
+            hostname: "moved-too",
+            address: Address::Static {
+                address: "10.88.3.77/24",
+                gateway: "10.88.3.1",
+            },
+        },
+    },
+    // Its own network is the one without a mistake; what is mistaken is as if nobody had said anything.
+    Card {
+        name: "mistaken",
+        make: mistaken,
+        expected: Expected {
+            network: "home",
+            hostname: "footbridge",
+            address: Address::Leased {
+                subnet: "192.168.77.",
+                gateway: "192.168.77.1",
+            },
+        },
+    },
+];
+
+/// The folder in which commands are typed, and what is there to begin with.
+pub struct Desk<'a> {
+    /// The folder.
+    pub folder: &'a Path,
+    /// The board that all cards are for.
+    pub board: &'a str,
+    /// A compressed image for the network `home`, with its address by DHCP.
+    pub packed: &'a Path,
+    /// The time of everything on an image, seconds since 1970.
+    pub time: u32,
+}
+
+impl Desk<'_> {
+    /// Writes the list of devices and the passphrase, and has the bundles and their image made.
+    pub fn lay_out(&self, agent: &Path) -> Result<()> {
+        let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+        let (board, home, wpa3, open) = (
+            self.board,
+            quoted(SSID),
+            quoted(WPA3_SSID),
+            quoted(OPEN_SSID),
+        );
+        let list = format!(
+            "name,board,country,hostname,ssid,security,psk-file,address,gateway,dns\n\
+             counter,{board},{COUNTRY},bar-counter,{home},wpa2,passphrase,192.168.77.55/24,192.168.77.1,192.168.77.1\n\
+             office-3,{board},{COUNTRY},,{wpa3},wpa3,passphrase,dhcp,,\n\
+             lobby,{board},{COUNTRY},lobby-screen,{open},open,,172.16.44.9/24,172.16.44.1,\n"
+        );
+        self.put("fleet.csv", &list)?;
+        self.put("passphrase", &format!("{PASSPHRASE}\n"))?;
+        let build: [&OsStr; 7] = [
+            "fleet".as_ref(),
+            "build".as_ref(),
+            "fleet.csv".as_ref(),
+            "--output".as_ref(),
+            "made".as_ref(),
+            "--agent".as_ref(),
+            agent.as_ref(),
+        ];
+        self.run(&build)
+    }
+
+    fn put(&self, name: &str, text: &str) -> Result<()> {
+        fs::write(self.folder.join(name), text).with_context(|| format!("while writing {name}"))
+    }
+
+    /// Runs this program as it is typed, in the folder.
+    fn run(&self, words: &[impl AsRef<OsStr>]) -> Result<()> {
+        // By its name it may be another by now: the tests build this program as well (proc(5)).
+        let outcome = Command::new("/proc/self/exe")
+            .args(words)
+            .current_dir(self.folder)
+            .output()
+            .context("while starting this program")?;
+        if outcome.status.success() {
+            return Ok(());
+        }
+        let words: Vec<_> = words
+            .iter()
+            .map(|word| word.as_ref().to_string_lossy())
+            .collect();
+        let said = String::from_utf8_lossy(&outcome.stderr);
+        bail!("`cargo xtask {}` failed:\n{said}", words.join(" "))
+    }
+
+    /// The image of a device, as `fleet images` makes it.
+    fn listed(&self, device: &str) -> Result<Made> {
+        self.run(&[
+            "fleet",
+            "images",
+            "fleet.csv",
+            "--output",
+            "made",
+            "--device",
+            device,
+        ])?;
+        Ok(without_faults(
+            self.folder.join("made").join(format!("{device}.img")),
+        ))
+    }
+}
+
+/// A device's image, with its static address, moved to a network that has neither a key nor that address.
+fn edited(desk: &Desk) -> Result<Made> {
+    let made = desk.listed("counter")?;
+    let image = made.image.to_string_lossy();
+    desk.run(&[
+        "site",
+        &image,
+        "--ssid",
+        OPEN_SSID,
+        "--open",
+        "--dhcp",
+        "--hostname",
+        "moved",
+    ])?;
+    Ok(made)
+}
+
+/// A compressed image, with its address by DHCP, moved to a network where it has a static one.
+fn edited_packed(desk: &Desk) -> Result<Made> {
+    let image = desk.packed.to_string_lossy();
+    desk.run(&[
+        "site",
+        &image,
+        "--ssid",
+        WPA3_SSID,
+        "--security",
+        "wpa3",
+        "--psk-file",
+        "passphrase",
+        "--address",
+        "10.88.3.77/24",
+        "--gateway",
+        "10.88.3.1",
+        "--hostname",
+        "moved-too",
+    ])?;
+    Ok(without_faults(desk.packed.to_owned()))
+}
+
+/// A device's image after somebody made mistakes in each file of its `site/`.
+fn mistaken(desk: &Desk) -> Result<Made> {
+    let right = desk.listed("counter")?.image;
+    let mut site = load_settings(&right)?.site;
+    let faults = make_mistakes(&mut site)?;
+    let site = site
+        .into_iter()
+        .map(|(name, bytes)| (name, bytes.into()))
+        .collect();
+    let image = desk.folder.join("mistaken.img");
+    let draft = Draft::create(&image, ImageFormat::Img)?;
+    Base::open(&right, desk.time)?.write(draft, &site)?;
+    Ok(Made { image, faults })
+}
+
+fn without_faults(image: PathBuf) -> Made {
+    Made {
+        image,
+        faults: Vec::new(),
+    }
+}

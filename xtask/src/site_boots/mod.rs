@@ -1,0 +1,206 @@
+//! `cargo xtask site-boots`: boots cards whose settings came about in each of the ways people have, and sees what becomes of them.
+//!
+//! Three devices of a fleet's list; an image and a compressed one that `cargo xtask site` changed; one with the mistakes that people make
+//! in a text editor. Each is booted among the same three simulated networks and has to bridge in its own, under its own name and
+//! address, or in spite of the mistakes, and say what they are. Images are made by the commands that people type.
+
+mod cards;
+mod mistakes;
+mod seen;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use imagegen::make::disk::ImageFormat;
+
+use crate::guest::{Guest, Heard};
+use crate::image::{self, Job};
+use crate::networks::Networks;
+use crate::progress::Bars;
+use crate::qemu::Boot;
+use crate::rig::{Errand, Rig};
+use crate::source::Source;
+use crate::usage::UsageError;
+use crate::workspace::Workspace;
+use crate::{agent, boards, interrupt, tools};
+use cards::{CARDS, Card, Desk};
+use seen::Seen;
+
+/// A loaded machine needs about two minutes; more than that many is a hang.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// The cards that `cargo xtask test` boots: one of each way in which settings come about.
+const USUAL: &[&str] = &["listed-dhcp", "edited-packed", "mistaken"];
+
+/// Which cards to boot, and as which board.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Board whose images to boot
+    #[arg(long, default_value = "virt")]
+    board: String,
+    /// Boot this card only; may be given again
+    #[arg(long, value_name = "NAME")]
+    card: Vec<String>,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Makes the cards and boots one after the other; goes on after a failure, and tells all of them.
+pub fn run(args: &Args) -> Result<()> {
+    let cards = chosen(&args.card)?;
+    let workspace = Workspace::locate()?;
+    let board = boards::load(&workspace, &args.board)?;
+    let bars = Bars::new();
+    let scratch = tempfile::tempdir()?;
+    let _unfinished = interrupt::Unfinished::scratch(scratch.path());
+    let networks = Networks::new()?;
+    let agent = agent::build(&workspace, &board, &args.source, &bars)?;
+    let packed = scratch.path().join("packed.img.zst");
+    let job = Job {
+        board: &board,
+        site: &networks.home.site,
+        source: &args.source,
+        output: &packed,
+        format: ImageFormat::ImgZst,
+        agent: Some(&agent),
+    };
+    let outcome = image::build(&workspace, &job, &bars)?;
+    let rig = Rig {
+        board: &board,
+        prepared: &outcome.prepared,
+        kernel: &image::kernel(&workspace, &args.source, &outcome, &bars)?,
+        networks: &networks,
+        errand: Errand::SiteBoots,
+    };
+    let kit = rig.archive(&workspace, &args.source, &bars)?;
+    let desk = Desk {
+        folder: scratch.path(),
+        board: &board.id,
+        packed: &packed,
+        time: outcome.prepared.lock.time()?,
+    };
+    desk.lay_out(&agent)?;
+    let consoles = workspace.target.join("site-boots");
+    fs::create_dir_all(&consoles)
+        .with_context(|| format!("while creating {}", consoles.display()))?;
+
+    let mut failed = Vec::new();
+    for card in &cards {
+        let begin = Instant::now();
+        let made = (card.make)(&desk).with_context(|| format!("while making `{}`", card.name))?;
+        let making = begin.elapsed();
+        let boot = Boot {
+            image: &made.image,
+            board: &board,
+            second_initramfs: &kit,
+            append: "",
+            wired_port: false,
+        };
+        let emulated = tempfile::tempdir_in(scratch.path())?;
+        let mut command = boot.prepare(emulated.path())?;
+        command.args(["-monitor", "none", "-serial", "stdio"]);
+        let console = consoles.join(format!("{}.log", card.name));
+        let begin = Instant::now();
+        let seen = live(&mut command, &console)?;
+        let wrong = seen.judge(&card.expected, &made.faults);
+        let verdict = if wrong.is_empty() { "ok" } else { "FAILED" };
+        eprintln!(
+            "{verdict:<7}{:<16}made in {:>5.2} s, booted and looked at in {:>5.1} s  {}",
+            card.name,
+            making.as_secs_f64(),
+            begin.elapsed().as_secs_f64(),
+            seen.in_short(),
+        );
+        for fault in seen.faults_told() {
+            eprintln!("       {fault}");
+        }
+        if !wrong.is_empty() {
+            for line in &wrong {
+                eprintln!("       {line}");
+            }
+            eprintln!("       the console is {}", console.display());
+            failed.push(card.name);
+        }
+    }
+    match failed.is_empty() {
+        true => Ok(()),
+        false => bail!("of {} cards failed: {}", cards.len(), failed.join(", ")),
+    }
+}
+
+/// Boots the usual cards for `cargo xtask test`.
+pub fn run_default() -> Result<()> {
+    if tools::find("qemu-system-aarch64").is_none() {
+        if tools::require_all() {
+            bail!("qemu-system-aarch64 is not installed");
+        }
+        eprintln!("SKIPPED: site-boots: qemu-system-aarch64 is not installed");
+        return Ok(());
+    }
+    run(&Args {
+        board: "virt".into(),
+        card: USUAL.iter().map(ToString::to_string).collect(),
+        source: Source::default(),
+    })
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Card>> {
+    if names.is_empty() {
+        return Ok(CARDS.iter().collect());
+    }
+    let find = |name: &String| CARDS.iter().find(|card| card.name == name);
+    names
+        .iter()
+        .map(|name| {
+            find(name).ok_or_else(|| {
+                let known: Vec<&str> = CARDS.iter().map(|card| card.name).collect();
+                let hint = format!("the cards are {}", known.join(", "));
+                UsageError::new(format!("there is no card `{name}`"), hint).into()
+            })
+        })
+        .collect()
+}
+
+/// Boots a card and listens until its kit has told all; the console goes into a file.
+fn live(command: &mut Command, console: &Path) -> Result<Seen> {
+    let deadline = Instant::now() + LIMIT;
+    let guest = Guest::start(command)?;
+    let mut lines = Vec::new();
+    let whole = loop {
+        match guest.listen(deadline) {
+            Heard::Line(line) if line.starts_with("E2E end") => break true,
+            Heard::Line(line) => lines.push(line),
+            Heard::Nothing | Heard::End => break false,
+        }
+    };
+    fs::write(console, lines.join("\n") + "\n")
+        .with_context(|| format!("while writing {}", console.display()))?;
+    Ok(Seen::on(&lines, whole))
+}
+
+/// A card that was made.
+struct Made {
+    image: PathBuf,
+    /// What it has to find wrong: the beginnings of what it says.
+    faults: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_are_chosen_by_their_names() {
+        let names = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            chosen(&names).map(|cards| cards.iter().map(|card| card.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&[]).unwrap().len(), CARDS.len());
+        assert_eq!(names(USUAL).unwrap(), USUAL);
+        let error = names(&["mistaken", "mistake"]).unwrap_err();
+        assert_eq!(error.to_string(), "there is no card `mistake`");
+    }
+}

@@ -1,0 +1,236 @@
+//! What a guest's console tells, and whether it is what was expected. Pure.
+//!
+//! The kit writes `E2E saw WHAT VALUE` a line; the image's init says a fault of `site/` as `footbridge: site/FILE, line N: ...`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::guest::parse_check;
+
+/// What is to be seen of a card.
+pub struct Expected {
+    /// The network that has it as a guest; there is no other.
+    pub network: &'static str,
+    /// What it calls itself.
+    pub hostname: &'static str,
+    /// The address of its Wi-Fi side.
+    pub address: Address,
+}
+
+/// An address, and the gateway that goes with it.
+pub enum Address {
+    /// Written on the card.
+    Static {
+        /// With the length of its network.
+        address: &'static str,
+        gateway: &'static str,
+    },
+    /// Given by the network, whose server knows the device's name then.
+    Leased {
+        /// How it begins.
+        subnet: &'static str,
+        gateway: &'static str,
+    },
+}
+
+/// What a guest told on its console.
+pub struct Seen {
+    facts: BTreeMap<String, String>,
+    /// Checks that failed, with what was seen instead.
+    failed: Vec<String>,
+    /// Faults of `site/` as the console has them.
+    console: Vec<String>,
+    /// Faults of `site/` as the status has them.
+    status: Vec<String>,
+    /// Whether the kit came to its end.
+    whole: bool,
+}
+
+impl Seen {
+    /// Takes a console's lines apart; `whole` is whether the kit came to its end.
+    pub fn on(lines: &[String], whole: bool) -> Self {
+        let facts: BTreeMap<String, String> = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("E2E saw ")?.split_once(' '))
+            .map(|(what, value)| (what.to_owned(), value.trim().to_owned()))
+            .collect();
+        let failed = lines
+            .iter()
+            .filter_map(|line| parse_check(line))
+            .filter(|check| !check.passed)
+            .map(|check| format!("{} failed: {}", check.name, check.detail))
+            .collect();
+        let console = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("footbridge: "))
+            .filter(|said| is_fault(said))
+            .map(ToOwned::to_owned)
+            .collect();
+        let status = facts.get("status").map_or("", String::as_str);
+        Seen {
+            status: problems(status)
+                .into_iter()
+                .filter(|what| is_fault(what))
+                .collect(),
+            facts,
+            failed,
+            console,
+            whole,
+        }
+    }
+
+    /// Returns what is wrong, a line each: what was expected, and what was seen.
+    pub fn judge(&self, expected: &Expected, faults: &[String]) -> Vec<String> {
+        let mut wrong = self.failed.clone();
+        if !self.whole {
+            wrong.push("the guest ended, or hung, before it had told all".into());
+        }
+        let mut differs = |what: &str, expected: &dyn fmt::Display, is_right: bool| {
+            if !is_right {
+                wrong.push(format!(
+                    "{what}: expected {expected}, saw `{}`",
+                    self.fact(what)
+                ));
+            }
+        };
+        let mut equals = |what: &str, value: &str| differs(what, &value, self.fact(what) == value);
+        equals("network", expected.network);
+        equals("hostname", expected.hostname);
+        match &expected.address {
+            Address::Static { address, gateway } => {
+                equals("address", address);
+                equals("gateway", gateway);
+                equals("lease-name", "");
+            }
+            Address::Leased { subnet, gateway } => {
+                equals("gateway", gateway);
+                equals("lease-name", expected.hostname);
+                let is_one = !self.fact("address").contains(' ');
+                let is_there = self.fact("address").starts_with(subnet);
+                let wanted = format!("one address {subnet}N");
+                differs("address", &wanted, is_one && is_there);
+            }
+        }
+        for (place, told) in [
+            ("on the console", &self.console),
+            ("in the status", &self.status),
+        ] {
+            for fault in faults {
+                if !told.iter().any(|line| line.starts_with(fault)) {
+                    wrong.push(format!("{place}: nothing begins with `{fault}`"));
+                }
+            }
+            for line in told {
+                if !faults.iter().any(|fault| line.starts_with(fault)) {
+                    wrong.push(format!("{place}: unexpected: {line}"));
+                }
+            }
+        }
+        wrong
+    }
+
+    /// Returns what was seen of the network, in a line.
+    pub fn in_short(&self) -> String {
+        format!(
+            "network {}, name {}, address {} by way of {}",
+            self.fact("network"),
+            self.fact("hostname"),
+            self.fact("address"),
+            self.fact("gateway")
+        )
+    }
+
+    /// Returns the faults that the console told.
+    pub fn faults_told(&self) -> &[String] {
+        &self.console
+    }
+
+    fn fact(&self, what: &str) -> &str {
+        self.facts.get(what).map_or("", String::as_str)
+    }
+}
+
+fn is_fault(said: &str) -> bool {
+    ["site/", "rpi-preseed.toml"]
+        .iter()
+        .any(|place| said.starts_with(place))
+}
+
+/// Returns what is wrong by a status in JSON; nothing where that is none.
+fn problems(status: &str) -> Vec<String> {
+    let status: serde_json::Value = serde_json::from_str(status).unwrap_or_default();
+    let problems = status["problems"].as_array().into_iter().flatten();
+    problems
+        .filter_map(|problem| problem["what"].as_str().map(ToOwned::to_owned))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXPECTED: Expected = Expected {
+        network: "home",
+        hostname: "footbridge",
+        address: Address::Leased {
+            subnet: "192.168.77.",
+            gateway: "192.168.77.1",
+        },
+    };
+
+    fn judged(lines: &str, faults: &[&str]) -> Vec<String> {
+        let lines: Vec<String> = lines.lines().map(ToOwned::to_owned).collect();
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        Seen::on(&lines, true).judge(&EXPECTED, &faults)
+    }
+
+    const RIGHT: &str = "E2E saw network home \nE2E saw hostname footbridge \nE2E saw address 192.168.77.130/24 \n\
+        E2E saw gateway 192.168.77.1 \nE2E saw lease-name footbridge \n";
+
+    #[test]
+    fn what_is_right_and_what_is_told_of_faults() {
+        assert!(judged(RIGHT, &[]).is_empty());
+        let told = format!(
+            "{RIGHT}footbridge: starting\nfootbridge: site/hostname, line 1: not a name\n\
+             E2E saw status {{\"problems\":[{{\"what\":\"site/hostname, line 1: not a name\",\"next\":\"\"}},{{\"what\":\"no cable\"}}]}}\n"
+        );
+        assert!(judged(&told, &["site/hostname, line 1: "]).is_empty());
+        assert_eq!(
+            judged(&told, &[]),
+            [
+                "on the console: unexpected: site/hostname, line 1: not a name",
+                "in the status: unexpected: site/hostname, line 1: not a name"
+            ]
+        );
+        assert_eq!(
+            judged(RIGHT, &["site/hostname, line 1: "]),
+            [
+                "on the console: nothing begins with `site/hostname, line 1: `",
+                "in the status: nothing begins with `site/hostname, line 1: `"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_what_was_expected() {
+        let lines = RIGHT
+            .replace("network home", "network home open")
+            .replace("hostname footbridge", "hostname other")
+            .replace("77.130/24", "77.130/24 10.0.0.1/8");
+        assert_eq!(
+            judged(&format!("E2E FAIL bridging 120000 at 9 ms\n{lines}"), &[]),
+            [
+                "bridging failed: at 9 ms",
+                "network: expected home, saw `home open`",
+                "hostname: expected footbridge, saw `other`",
+                "address: expected one address 192.168.77.N, saw `192.168.77.130/24 10.0.0.1/8`"
+            ]
+        );
+        let nothing = Seen::on(&[], false).judge(&EXPECTED, &[]);
+        assert_eq!(
+            nothing[0],
+            "the guest ended, or hung, before it had told all"
+        );
+        assert_eq!(nothing.len(), 6, "{nothing:?}");
+    }
+}
