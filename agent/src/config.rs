@@ -12,7 +12,8 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::engine::{
-    DhcpMode, DhcpSettings, DiscoverySettings, Recovery, Settings, WifiSettings, WiredSettings,
+    DhcpMode, DhcpSettings, DiscoverySettings, FleetSettings, Recovery, Settings, WifiSettings,
+    WiredSettings,
 };
 use crate::hint::Hinted;
 use crate::plain_file::{read_bounded, read_plain_file};
@@ -40,6 +41,8 @@ struct RawConfig {
     wired: RawWired,
     #[serde(default)]
     wifi: RawWifi,
+    #[serde(default)]
+    fleet: RawFleet,
 }
 
 /// The keys of `[dhcp]`.
@@ -109,11 +112,32 @@ struct RawWifi {
     recovery: Option<Recovery>,
 }
 
+/// The keys of `[fleet]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "the table `[fleet]`"
+)]
+struct RawFleet {
+    /// `status = false`: whether the device is found on the uplink by multicast DNS (`_footbridge._tcp`), and tells its neighbours
+    /// there what it is and how it is.
+    status: Option<bool>,
+}
+
 /// The keys of each table, for suggestions.
-const KEYS: [(&str, &[&str]); 5] = [
+const KEYS: [(&str, &[&str]); 6] = [
     (
         "",
-        &["uplink", "downlink", "dhcp", "discovery", "wired", "wifi"],
+        &[
+            "uplink",
+            "downlink",
+            "dhcp",
+            "discovery",
+            "wired",
+            "wifi",
+            "fleet",
+        ],
     ),
     (
         "dhcp",
@@ -125,6 +149,7 @@ const KEYS: [(&str, &[&str]); 5] = [
     ),
     ("wired", &["bounce"]),
     ("wifi", &["power-save", "recovery"]),
+    ("fleet", &["status"]),
 ];
 /// Longest configuration file, in bytes: far more than all keys and much comment need.
 const LONGEST_FILE: usize = 64 << 10;
@@ -297,6 +322,7 @@ pub fn parse_config(text: &str, overrides: Overrides) -> Result<Config, ConfigEr
         discovery: discovery_settings(raw.discovery),
         wired: wired_settings(raw.wired),
         wifi: wifi_settings(raw.wifi),
+        fleet: fleet_settings(raw.fleet),
         ..Settings::new(uplink, downlink)
     };
     Ok(Config { settings })
@@ -404,6 +430,14 @@ fn wifi_settings(raw: RawWifi) -> WifiSettings {
     WifiSettings {
         power_save: raw.power_save.unwrap_or(default.power_save),
         recovery: raw.recovery.unwrap_or(default.recovery),
+    }
+}
+
+fn fleet_settings(raw: RawFleet) -> FleetSettings {
+    let default = FleetSettings::default();
+    FleetSettings {
+        status: raw.status.unwrap_or(default.status),
+        ..default
     }
 }
 

@@ -69,6 +69,12 @@ mod dhcp_admission;
 
 mod discovery;
 
+mod fleet;
+
+mod own_records;
+
+mod responder;
+
 mod radio;
 
 mod kernel_state;
@@ -91,6 +97,7 @@ mod invariants;
 mod starvation;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use tracing::{info, trace, warn};
@@ -101,6 +108,7 @@ use crate::wire::{self, arp, ethernet, udp};
 use bounce::Bounce;
 use dhcp_relay::DhcpRelay;
 use discovery::Discovery;
+use fleet::Presence;
 use homecoming::Homecoming;
 use host::Place;
 use hosts::Hosts;
@@ -109,8 +117,10 @@ use link::{Bridge, Interfaces};
 use loop_guard::{LoopGuard, Segments};
 use mirror::Mirror;
 use network::Network;
+use pace::Pace;
 use proxy_arp::ProxyArp;
 use radio::Radio;
+use responder::{Responder, Voice};
 use secrets::Secrets;
 use stale_address::StaleAddress;
 use turn::{Counters, Turn};
@@ -119,6 +129,7 @@ pub(crate) use mirror::is_done_already;
 
 pub use dhcp_crossing::Way;
 pub use doctor::Problem;
+pub use fleet::{FleetReport, STATUS_PORT};
 pub use radio::{
     Association, RadioAction, RadioEvent, RadioReport, RadioState, Stage, SupplicantEvent,
 };
@@ -129,7 +140,8 @@ pub use seam::{
 };
 pub use secrets::RANDOM_BYTES;
 pub use settings::{
-    DhcpMode, DhcpSettings, DiscoverySettings, Recovery, Settings, WifiSettings, WiredSettings,
+    Device, DhcpMode, DhcpSettings, DiscoverySettings, FleetSettings, Recovery, Settings,
+    WifiSettings, WiredSettings,
 };
 
 /// The bridge's decisions: what it knows, and what follows from what it is told.
@@ -163,6 +175,11 @@ pub struct Engine {
     radio: Radio,
     discovery: Discovery,
     isolation: Isolation,
+    /// Where the device tells of itself, while it does.
+    presence: Option<Presence>,
+    responder: Responder,
+    /// Those who ask for its status.
+    clients: Pace<Ipv4Addr>,
     counters: Counters,
     finished: bool,
 }
@@ -192,6 +209,9 @@ impl Engine {
             radio: Radio::default(),
             discovery: Discovery::new(&settings.discovery),
             isolation: Isolation::default(),
+            presence: None,
+            responder: Responder::new(secrets.timers),
+            clients: Pace::new(fleet::MOST_CLIENTS, fleet::MOST_CLIENTS_OF_AN_ADDRESS),
             counters: Counters::new(),
             finished: false,
             settings,
@@ -199,7 +219,8 @@ impl Engine {
     }
 
     /// Takes one input and appends what is to be done, in the order in which it must be done: ports and the state that people see,
-    /// then the kernel's state, then frames, and the end last. What is asked of the radio comes anywhere before the frames.
+    /// then the kernel's state, then frames, and the end last. What is asked of the radio comes anywhere before the frames, and a
+    /// farewell before the port that it leaves by is closed.
     pub fn handle(&mut self, input: Input<'_>, now: Instant, actions: &mut Vec<Action>) {
         if self.finished {
             return;
@@ -237,6 +258,7 @@ impl Engine {
                 }
             }
             Input::Stop => {
+                self.end_presence(actions);
                 self.supervise(now, BridgeState::Stopping, actions, &mut frames);
             }
             Input::Refused { change, errno } => {
@@ -293,6 +315,9 @@ impl Engine {
         if resupervised {
             self.supervise(now, BridgeState::Bridging, actions, &mut frames);
         }
+        if !is_frame || resupervised {
+            self.review_presence(now, actions);
+        }
         let mut moved = self.hosts.take_moved();
         moved.extend(touched);
         whole |= self.bridge.is_none() && !moved.is_empty();
@@ -327,6 +352,7 @@ impl Engine {
             self.proxy_arp.next_deadline(),
             self.dhcp_relay.next_deadline(),
             self.radio.next_deadline(),
+            self.responder.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -360,8 +386,17 @@ impl Engine {
         if before.dhcp != self.settings.dhcp {
             self.dhcp_relay.configure(self.settings.dhcp.clone());
         }
+        if before.fleet != self.settings.fleet {
+            self.end_presence(actions);
+        }
         if before.discovery != self.settings.discovery {
             self.discovery = Discovery::new(&self.settings.discovery);
+        }
+        let sides = [Side::Wired, Side::Uplink];
+        if sides
+            .iter()
+            .any(|side| before.heard(*side) != self.settings.heard(*side))
+        {
             // What a socket lets pass is decided when it is opened.
             let open = std::mem::take(&mut self.ports).into_keys();
             actions.extend(open.map(|side| Action::ClosePort { side }));
@@ -390,6 +425,10 @@ impl Engine {
             guard.handle_frame(side, &frame, outlet)
         }) {
             return;
+        }
+        let is_mdns = || frame.destination == wire::discovery::group_mac(wire::mdns::GROUP);
+        if self.presence.is_some() && is_mdns() {
+            self.hear_mdns(side, &frame, now, frames);
         }
         let Some(bridge) = self.bridge else {
             self.count("frame-while-waiting");
@@ -503,6 +542,11 @@ impl Engine {
         let address = self.uplink().map(|(_, address)| address.address);
         self.guard(now, address, frames, LoopGuard::handle_tick);
         self.dhcp_relay.handle_tick(now);
+        self.responder.handle_tick(&mut Voice {
+            now,
+            counters: &mut self.counters,
+            frames,
+        });
         let Some(bridge) = self.bridge else {
             self.hosts.handle_idle_tick(now);
             return;

@@ -20,17 +20,17 @@ pub(crate) enum Exhausted {
 
 /// The count of the second that runs.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Pace<Station = MacAddr> {
     most: u32,
     most_of_one: u32,
     since: Option<Instant>,
     used: u32,
     /// Holds no more stations than `most`.
-    counts: BTreeMap<MacAddr, u32>,
+    counts: BTreeMap<Station, u32>,
 }
 
-impl Pace {
-    pub(crate) fn new(most: u32, most_of_one: u32) -> Pace {
+impl<Station: Ord> Pace<Station> {
+    pub(crate) fn new(most: u32, most_of_one: u32) -> Pace<Station> {
         Pace {
             most,
             most_of_one,
@@ -41,12 +41,12 @@ impl Pace {
     }
 
     /// Returns whether the station may have its way once more, and counts it if so.
-    pub(crate) fn allows(&mut self, station: MacAddr, now: Instant) -> bool {
+    pub(crate) fn allows(&mut self, station: Station, now: Instant) -> bool {
         self.allows_up_to(self.most, station, now)
     }
 
     /// Returns what is used up, so that the station is refused whatever its purpose.
-    pub(crate) fn exhausted(&self, station: MacAddr, now: Instant) -> Option<Exhausted> {
+    pub(crate) fn exhausted(&self, station: Station, now: Instant) -> Option<Exhausted> {
         if self.since.is_none_or(|since| since + WINDOW <= now) {
             return None;
         }
@@ -58,7 +58,7 @@ impl Pace {
     }
 
     /// The same for a purpose that must leave the rest of the second to better ones.
-    pub(crate) fn allows_up_to(&mut self, most: u32, station: MacAddr, now: Instant) -> bool {
+    pub(crate) fn allows_up_to(&mut self, most: u32, station: Station, now: Instant) -> bool {
         if self.since.is_none_or(|since| since + WINDOW <= now) {
             self.since = Some(now);
             self.used = 0;

@@ -78,6 +78,15 @@ pub enum Action {
         /// The side.
         side: Side,
     },
+    /// Serve the device's own status by TCP at an address of the uplink, to whoever the engine admits.
+    OpenStatus {
+        /// The uplink.
+        index: IfIndex,
+        /// Its address.
+        address: Ipv4Addr,
+    },
+    /// Serve it no longer.
+    CloseStatus,
     /// Send a complete Ethernet frame out of a side.
     Send {
         /// The side.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::addr::Side;
 use crate::wire::discovery::Protocol;
 
 /// Everything that can be set.
@@ -23,6 +24,8 @@ pub struct Settings {
     pub wired: WiredSettings,
     /// What the agent may do to the radio.
     pub wifi: WifiSettings,
+    /// What the device tells its network of itself.
+    pub fleet: FleetSettings,
 }
 
 impl Settings {
@@ -35,7 +38,17 @@ impl Settings {
             discovery: DiscoverySettings::default(),
             wired: WiredSettings::default(),
             wifi: WifiSettings::default(),
+            fleet: FleetSettings::default(),
         }
+    }
+
+    /// Returns the discovery protocols to be heard on a side.
+    pub(crate) fn heard(&self, side: Side) -> BTreeSet<Protocol> {
+        let mut heard = self.discovery.protocols();
+        if side == Side::Uplink && self.fleet.status {
+            heard.insert(Protocol::Mdns);
+        }
+        heard
     }
 }
 
@@ -163,4 +176,24 @@ pub enum Recovery {
     Driver,
     /// The machine is rebooted.
     Reboot,
+}
+
+/// What the device tells its network of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FleetSettings {
+    /// Whether it is found by multicast DNS and tells how it is to whoever asks on the uplink.
+    pub status: bool,
+    /// Which device it is.
+    pub device: Device,
+}
+
+/// What tells a device from others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// What it calls itself.
+    pub hostname: String,
+    /// The number of its processor, where it has one.
+    pub serial: Option<String>,
+    /// Which image it runs, where the image says so.
+    pub image: Option<String>,
 }

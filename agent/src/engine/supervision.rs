@@ -156,7 +156,7 @@ impl Engine {
                     side,
                     index,
                     promiscuous: side == Side::Uplink,
-                    protocols: self.settings.discovery.protocols(),
+                    protocols: self.settings.heard(side),
                 });
             }
         }

@@ -12,7 +12,7 @@ use crate::wire::arp::Operation;
 use crate::wire::dhcp::{self, Dhcp};
 use crate::wire::dhcp_patch::Patch;
 use crate::wire::discovery::{self, Heard};
-use crate::wire::{self, ethernet, loop_probe};
+use crate::wire::{self, dns, ethernet, loop_probe};
 
 const GIADDR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
@@ -162,6 +162,23 @@ pub(super) fn discovery(bytes: &[u8]) {
         }
         (said, again) => panic!("{said:?} became {again:?}"),
     }
+}
+
+/// A message that is accepted is read again from what it is encoded to, and no name in it is longer than a name can be.
+pub(super) fn dns(bytes: &[u8]) {
+    let Ok(message) = dns::decode(bytes) else {
+        return;
+    };
+    let questions = message.questions.iter().map(|question| &question.name);
+    let records = message
+        .answers
+        .iter()
+        .chain(&message.authority)
+        .chain(&message.additional);
+    for name in questions.chain(records.map(|record| &record.name)) {
+        assert!(name.as_bytes().len() <= 255 && name.to_string().len() < 4 * 255);
+    }
+    assert_eq!(dns::decode(&dns::encode(&message)), Ok(message));
 }
 
 /// Whatever the radio's driver, its neighbours' beacons and the supplicant say, it can be read.

@@ -21,12 +21,13 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     target("ethernet", decoder::ethernet),
     target("arp", decoder::arp),
     target("udp", decoder::udp),
     target("dhcp", decoder::dhcp),
     target("discovery", decoder::discovery),
+    target("dns", decoder::dns),
     target("loop-probe", decoder::loop_probe),
     target("radio", decoder::radio),
     target("config", decoder::config),

@@ -68,6 +68,7 @@ impl Story<'_> {
         }
         settings.discovery.mdns = flags & 4 == 0;
         settings.wired.bounce = flags & 8 == 0;
+        settings.fleet.status = flags & 16 != 0;
         Some(settings)
     }
 

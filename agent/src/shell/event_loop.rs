@@ -9,6 +9,7 @@
 //!  deadline ---------------+    (now)                          +--> packet sockets opened and closed
 //!  signals, configuration -+                                   +--> log, service manager
 //!  status clients ---------+--> report --> one JSON document each
+//!  neighbours, if wanted --+--> fleet report --> one each
 //!  watchdog period --------+--> sign of life
 //! ```
 //!
@@ -19,13 +20,17 @@
 use std::fs::File;
 use std::future::pending;
 use std::io::{self, Read as _};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, error, info, trace, warn};
 
+use super::clients::Clients;
+use super::device;
+use super::fleet_socket::FleetSocket;
 use super::ledger::Ledger;
 use super::netlink::{Netlink, Notifications, Notified};
 use super::packet_socket::{FRAME_LIMIT, PacketSocket, Received};
@@ -38,7 +43,7 @@ use super::start_pages;
 use super::status::StatusServer;
 use super::world::World;
 use crate::addr::Side;
-use crate::config::ConfigSource;
+use crate::config::{Config, ConfigSource};
 use crate::engine::{
     Action, Change, Engine, Input, KernelEvent, Problem, RANDOM_BYTES, is_done_already,
 };
@@ -79,8 +84,12 @@ struct EventLoop {
     world: World,
     notifications: Notifications,
     status: StatusServer,
-    /// Until when no status client is accepted.
+    status_clients: Clients<UnixStream>,
+    /// Those who ask on the uplink.
+    fleet_clients: Clients<TcpStream>,
+    /// Until when no status client is accepted, and none on the uplink: neighbours do not keep the owner from asking.
     status_pause: Option<Instant>,
+    fleet_pause: Option<Instant>,
     port67: Option<Port67>,
     port67_retry: Option<Instant>,
     watchdog: Option<Interval>,
@@ -94,6 +103,7 @@ enum Wake {
     Netlink(Notified),
     Frames(Side),
     Client(io::Result<UnixStream>),
+    FleetClient(io::Result<(TcpStream, Ipv4Addr)>),
     Traffic,
     Radio,
     Deadline,
@@ -107,7 +117,7 @@ impl EventLoop {
         run_dir: &RunDir,
         problems: Vec<Problem>,
     ) -> anyhow::Result<EventLoop> {
-        let config = source.load()?;
+        let config = load(&source)?;
         info!(
             uplink = config.settings.uplink,
             downlink = config.settings.downlink,
@@ -137,7 +147,10 @@ impl EventLoop {
             world: World::new(netlink, ledger, Radio::new(radio_paths(run_dir))),
             notifications,
             status,
+            status_clients: Clients::default(),
+            fleet_clients: Clients::default(),
             status_pause: None,
+            fleet_pause: None,
             port67: None,
             port67_retry: None,
             watchdog: service::watchdog_period().map(watchdog_interval),
@@ -200,6 +213,7 @@ impl EventLoop {
             Wake::Netlink(first) => self.take_notifications(first, now).await?,
             Wake::Frames(side) => self.take_frames(side, now).await?,
             Wake::Client(client) => self.admit(client, now)?,
+            Wake::FleetClient(client) => self.admit_fleet(client, now)?,
             Wake::Traffic => {
                 let glimpses = self.world.traffic().look(now);
                 self.tell(Input::Traffic(&glimpses), now).await?;
@@ -226,6 +240,7 @@ impl EventLoop {
             ready = sources.traffic.ready() => ready.map(|()| Wake::Traffic),
             ready = sources.radio.ready() => ready.map(|()| Wake::Radio),
             client = self.status.accept(), if self.status_pause.is_none() => Ok(Wake::Client(client)),
+            client = fleet_client(sources.fleet), if self.fleet_pause.is_none() => Ok(Wake::FleetClient(client)),
             // A refusal is told in the next turn, so that a kernel that always refuses starves nobody either.
             () = std::future::ready(()), if refused => Ok(Wake::Deadline),
             () = passed(deadline) => Ok(Wake::Deadline),
@@ -235,7 +250,12 @@ impl EventLoop {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let own = [self.port67_retry, self.status_pause, self.status.due()];
+        let own = [
+            self.port67_retry,
+            self.status_pause,
+            self.fleet_pause,
+            self.answers_due(),
+        ];
         let deadlines = own.into_iter().chain([self.engine.next_deadline()]);
         deadlines.flatten().min()
     }
@@ -252,7 +272,8 @@ impl EventLoop {
             self.try_port67(now).await?;
         }
         self.status_pause = self.status_pause.filter(|until| *until > now);
-        if self.status.due().is_some_and(|due| due <= now) {
+        self.fleet_pause = self.fleet_pause.filter(|until| *until > now);
+        if self.answers_due().is_some_and(|due| due <= now) {
             self.answer(now)?;
         }
         Ok(())
@@ -329,7 +350,7 @@ impl EventLoop {
             debug!(?event, "radio");
             self.tell(Input::Radio(event), now).await?;
         }
-        if self.status.due().is_some() && !self.world.radio().is_reading() {
+        if self.answers_due().is_some() && !self.world.radio().is_reading() {
             self.answer(now)?;
         }
         Ok(())
@@ -339,35 +360,77 @@ impl EventLoop {
     fn admit(&mut self, client: io::Result<UnixStream>, now: Instant) -> anyhow::Result<()> {
         match client {
             Ok(client) => {
-                self.status.admit(client, now);
-                self.world.radio().read();
-                if !self.world.radio().is_reading() {
-                    self.answer(now)?;
-                }
+                self.status_clients.admit(client, now);
+                self.read_radio(now)
             }
             // Where descriptors ran out, the client is still waiting, and would be found waiting again at once.
             Err(error) => {
                 debug!(%error, "a status client could not be accepted");
                 self.status_pause = Some(now + STATUS_PAUSE);
+                Ok(())
             }
+        }
+    }
+
+    /// The same for one on the uplink, if it is to be told anything at all.
+    fn admit_fleet(
+        &mut self,
+        client: io::Result<(TcpStream, Ipv4Addr)>,
+        now: Instant,
+    ) -> anyhow::Result<()> {
+        match client {
+            Ok((client, from)) if self.engine.admits(from, now) => {
+                self.fleet_clients.admit(client, now);
+                self.read_radio(now)
+            }
+            Ok((_, from)) => {
+                debug!(%from, "a client on the uplink is not told");
+                Ok(())
+            }
+            Err(error) => {
+                debug!(%error, "a client on the uplink could not be accepted");
+                self.fleet_pause = Some(now + STATUS_PAUSE);
+                Ok(())
+            }
+        }
+    }
+
+    fn read_radio(&mut self, now: Instant) -> anyhow::Result<()> {
+        self.world.radio().read();
+        if !self.world.radio().is_reading() {
+            self.answer(now)?;
         }
         Ok(())
     }
 
-    /// Tells the status clients how things stand.
+    /// Returns when the first of those who wait for the radio get what there is.
+    fn answers_due(&self) -> Option<Instant> {
+        let due = [self.status_clients.due(), self.fleet_clients.due()];
+        due.into_iter().flatten().min()
+    }
+
+    /// Tells all who wait how things stand.
     fn answer(&mut self, now: Instant) -> anyhow::Result<()> {
-        let mut report = self.engine.report(now);
-        // What was wrong before explains much of what is wrong now.
-        report.problems.splice(..0, self.problems.iter().cloned());
-        let document = serde_json::to_vec(&report).context("while rendering the status")?;
-        self.status.answer(&document);
+        if self.status_clients.due().is_some() {
+            let mut report = self.engine.report(now);
+            // What was wrong before explains much of what is wrong now.
+            report.problems.splice(..0, self.problems.iter().cloned());
+            let document = serde_json::to_vec(&report).context("while rendering the status")?;
+            self.status_clients.answer(&document);
+        }
+        if self.fleet_clients.due().is_some() {
+            let mut report = self.engine.fleet_report(now, device::uptime());
+            report.problems += self.problems.len();
+            let document = serde_json::to_vec(&report).context("while rendering the status")?;
+            self.fleet_clients.answer(&document);
+        }
         Ok(())
     }
 
     /// Reads the configuration again; one that is refused changes nothing.
     async fn reload(&mut self, now: Instant) -> anyhow::Result<()> {
         service::tell_reloading();
-        match self.source.load() {
+        match load(&self.source) {
             Ok(config) => {
                 info!("the configuration was read again");
                 self.tell(Input::Configured(config.settings), now).await?;
@@ -441,6 +504,22 @@ fn radio_paths(run_dir: &RunDir) -> radio::Paths {
         supplicant_client: run_dir.file("supplicant-client.sock"),
         driver_request: run_dir.file("reload-driver"),
         reboot_request: run_dir.file("reboot"),
+    }
+}
+
+/// Reads the configuration, and which device it is for, where somebody will be told.
+fn load(source: &ConfigSource) -> anyhow::Result<Config> {
+    let mut config = source.load()?;
+    if config.settings.fleet.status {
+        config.settings.fleet.device = device::load_device();
+    }
+    Ok(config)
+}
+
+async fn fleet_client(socket: Option<&FleetSocket>) -> io::Result<(TcpStream, Ipv4Addr)> {
+    match socket {
+        Some(socket) => socket.accept().await,
+        None => pending().await,
     }
 }
 

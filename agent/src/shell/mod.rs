@@ -3,8 +3,11 @@
 //! Nothing here decides what the bridge does. `event_loop` turns what happens into `Input`s and performs `Action`s; each other
 //! file is one thing of the outside world.
 
+pub(crate) mod clients;
+pub(crate) mod device;
 pub mod driver;
 pub mod event_loop;
+pub(crate) mod fleet_socket;
 pub(crate) mod kernel_message;
 pub(crate) mod ledger;
 pub mod logging;

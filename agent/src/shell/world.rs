@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tracing::{debug, info, trace, warn};
 
+use super::fleet_socket::FleetSocket;
 use super::ledger::{Entry, Held, Ledger};
 use super::netlink::{Netlink, NetlinkError};
 use super::packet_socket::{PacketSocket, is_link_gone};
@@ -34,15 +36,17 @@ pub(crate) struct World {
     wired: Option<PacketSocket>,
     uplink: Option<PacketSocket>,
     traffic: Traffic,
+    fleet: Option<FleetSocket>,
     refusals: Vec<(Change, i32)>,
 }
 
-/// What can be waited for: the packet sockets of both sides, the traffic and the radio.
+/// What can be waited for: the packet sockets of both sides, the traffic, the radio and the neighbours who ask how the device is.
 pub(crate) struct Sources<'a> {
     pub(crate) wired: Option<&'a PacketSocket>,
     pub(crate) uplink: Option<&'a PacketSocket>,
     pub(crate) traffic: &'a Traffic,
     pub(crate) radio: &'a mut Radio,
+    pub(crate) fleet: Option<&'a FleetSocket>,
 }
 
 impl World {
@@ -56,6 +60,7 @@ impl World {
             wired: None,
             uplink: None,
             traffic: Traffic::default(),
+            fleet: None,
             refusals: Vec::new(),
         }
     }
@@ -90,6 +95,7 @@ impl World {
             uplink: self.uplink.as_ref(),
             traffic: &self.traffic,
             radio: &mut self.radio,
+            fleet: self.fleet.as_ref(),
         }
     }
 
@@ -159,6 +165,8 @@ impl World {
                 self.traffic.close(side);
                 *self.port_slot(side) = None;
             }
+            Action::OpenStatus { index, address } => self.open_status(index, address),
+            Action::CloseStatus => self.fleet = None,
             Action::Send { side, frame } => self.send(side, &frame),
             Action::Apply(change) => return self.apply(change).await,
             Action::Radio(action) => return self.ask_radio(action).await,
@@ -203,6 +211,15 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// That nobody can be told how the device is, is no reason not to bridge.
+    fn open_status(&mut self, index: IfIndex, address: Ipv4Addr) {
+        self.fleet = None;
+        match FleetSocket::open(index, address) {
+            Ok(socket) => self.fleet = Some(socket),
+            Err(error) => warn!(%index, %address, %error, "the status is not served on the uplink"),
+        }
     }
 
     /// A frame that cannot be sent is lost, as on any wire: whoever needs it asks again.

@@ -13,6 +13,7 @@ use pnet_packet::udp::{self, UdpPacket};
 
 use super::ethernet::{self, Frame};
 use super::ipv4::{self, Packet};
+use super::mdns;
 
 const UDP_HEADER: usize = 8;
 const UDP_CHECKSUM_AT: usize = 6;
@@ -45,7 +46,7 @@ impl Protocol {
     /// Returns the group that the protocol speaks to; none if it broadcasts.
     pub const fn group(self) -> Option<Ipv4Addr> {
         match self {
-            Protocol::Mdns => Some(Ipv4Addr::new(224, 0, 0, 251)),
+            Protocol::Mdns => Some(mdns::GROUP),
             Protocol::Ssdp | Protocol::WsDiscovery => Some(Ipv4Addr::new(239, 255, 255, 250)),
             Protocol::WakeOnLan | Protocol::Netbios => None,
         }
@@ -54,7 +55,7 @@ impl Protocol {
     /// Returns the UDP ports that the protocol speaks to.
     pub const fn ports(self) -> &'static [u16] {
         match self {
-            Protocol::Mdns => &[5353],
+            Protocol::Mdns => &[mdns::PORT],
             Protocol::Ssdp => &[1900],
             Protocol::WsDiscovery => &[3702],
             Protocol::WakeOnLan => &[7, 9],

@@ -1,4 +1,10 @@
-//! As much of multicast DNS (RFC 1035, 6762) as tells whether a message may be listened to. Nothing is rewritten.
+//! As much of multicast DNS (RFC 1035, 6762) as tells whether a message may be listened to. Nothing is rewritten; `dns` has what is
+//! inside.
+
+use std::net::Ipv4Addr;
+
+/// The group that mDNS speaks to.
+pub const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 
 /// The port that mDNS speaks from and to.
 pub const PORT: u16 = 5353;

@@ -76,6 +76,16 @@ pub fn decode<'a>(frame: &Frame<'a>) -> Result<Datagram<'a>, UdpError> {
 
 /// Encodes a datagram as a frame, checksums included; `None` if the payload does not fit an IPv4 packet.
 pub fn encode(
+    from: (MacAddr, SocketAddrV4),
+    to: (MacAddr, SocketAddrV4),
+    payload: &[u8],
+) -> Option<Vec<u8>> {
+    encode_with_ttl(TTL, from, to, payload)
+}
+
+/// Encodes it with another time to live than the usual.
+pub fn encode_with_ttl(
+    ttl: u8,
     (from_mac, from): (MacAddr, SocketAddrV4),
     (to_mac, to): (MacAddr, SocketAddrV4),
     payload: &[u8],
@@ -84,7 +94,7 @@ pub fn encode(
     let total_length = u16::try_from(IP_HEADER + usize::from(udp_length)).ok()?;
     let mut bytes = vec![0; usize::from(total_length)];
     let (header, segment) = bytes.split_at_mut(IP_HEADER);
-    write_ipv4(header, total_length, *from.ip(), *to.ip())?;
+    write_ipv4(header, total_length, ttl, (*from.ip(), *to.ip()))?;
 
     segment[UDP_HEADER..].copy_from_slice(payload);
     let mut packet = MutableUdpPacket::new(segment)?;
@@ -102,13 +112,18 @@ pub fn encode(
     ))
 }
 
-fn write_ipv4(header: &mut [u8], total_length: u16, from: Ipv4Addr, to: Ipv4Addr) -> Option<()> {
+fn write_ipv4(
+    header: &mut [u8],
+    total_length: u16,
+    ttl: u8,
+    (from, to): (Ipv4Addr, Ipv4Addr),
+) -> Option<()> {
     let mut packet = MutableIpv4Packet::new(header)?;
     packet.set_version(4);
     packet.set_header_length(5);
     packet.set_total_length(total_length);
     packet.set_flags(Ipv4Flags::DontFragment);
-    packet.set_ttl(TTL);
+    packet.set_ttl(ttl);
     packet.set_next_level_protocol(IpNextHeaderProtocols::Udp);
     packet.set_source(from);
     packet.set_destination(to);

@@ -152,7 +152,7 @@ fn terminals_are_not_commanded() {
             1
             error: while reading loud.toml: unknown key `\u{1b}[31mx`
 
-            hint: the keys are `uplink`, `downlink`, `dhcp`, `discovery`, `wired`, `wifi`
+            hint: the keys are `uplink`, `downlink`, `dhcp`, `discovery`, `wired`, `wifi`, `fleet`
         "#]],
     );
 }

@@ -16,10 +16,10 @@ fn every_key_is_read() {
     check(
         "uplink = \"wlan0\"\ndownlink = \"eth0\"\n[dhcp]\nmode = \"broadcast\"\nmax-hops = 4\ntrust-option-82 = true\n\
          circuit-id = \"desk 4\"\n[discovery]\nmdns = false\nssdp = false\nws-discovery = false\nwake-on-lan = false\n\
-         netbios = false\n[wired]\nbounce = false\n[wifi]\npower-save = true\nrecovery = \"driver\"\n",
+         netbios = false\n[wired]\nbounce = false\n[wifi]\npower-save = true\nrecovery = \"driver\"\n[fleet]\nstatus = true\n",
         Overrides::default(),
         expect![[r#"
-            Settings { uplink: "wlan0", downlink: "eth0", dhcp: DhcpSettings { mode: Broadcast, max_hops: 4, trust_option_82: true, circuit_id: "desk 4" }, discovery: DiscoverySettings { mdns: false, ssdp: false, ws_discovery: false, wake_on_lan: false, netbios: false }, wired: WiredSettings { bounce: false }, wifi: WifiSettings { power_save: true, recovery: Driver } }
+            Settings { uplink: "wlan0", downlink: "eth0", dhcp: DhcpSettings { mode: Broadcast, max_hops: 4, trust_option_82: true, circuit_id: "desk 4" }, discovery: DiscoverySettings { mdns: false, ssdp: false, ws_discovery: false, wake_on_lan: false, netbios: false }, wired: WiredSettings { bounce: false }, wifi: WifiSettings { power_save: true, recovery: Driver }, fleet: FleetSettings { status: true, device: Device { hostname: "", serial: None, image: None } } }
         "#]],
     );
 }
@@ -34,7 +34,7 @@ fn the_command_line_wins() {
         "uplink = \"wlan0\"\ndownlink = \"eth0\"\n",
         overrides,
         expect![[r#"
-            Settings { uplink: "wlan1", downlink: "eth0", dhcp: DhcpSettings { mode: Auto, max_hops: 16, trust_option_82: false, circuit_id: "" }, discovery: DiscoverySettings { mdns: true, ssdp: true, ws_discovery: true, wake_on_lan: true, netbios: true }, wired: WiredSettings { bounce: true }, wifi: WifiSettings { power_save: false, recovery: Reboot } }
+            Settings { uplink: "wlan1", downlink: "eth0", dhcp: DhcpSettings { mode: Auto, max_hops: 16, trust_option_82: false, circuit_id: "" }, discovery: DiscoverySettings { mdns: true, ssdp: true, ws_discovery: true, wake_on_lan: true, netbios: true }, wired: WiredSettings { bounce: true }, wifi: WifiSettings { power_save: false, recovery: Reboot }, fleet: FleetSettings { status: false, device: Device { hostname: "", serial: None, image: None } } }
         "#]],
     );
 }
@@ -62,7 +62,7 @@ fn a_misspelt_key_is_answered_with_the_nearest() {
         Overrides::default(),
         expect![[r#"
             error: unknown key `psk`
-            hint: the keys are `uplink`, `downlink`, `dhcp`, `discovery`, `wired`, `wifi`
+            hint: the keys are `uplink`, `downlink`, `dhcp`, `discovery`, `wired`, `wifi`, `fleet`
         "#]],
     );
 }

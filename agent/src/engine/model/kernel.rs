@@ -15,6 +15,8 @@ pub(crate) struct Kernel {
     others: BTreeSet<(IfIndex, Ipv4Addr, u8)>,
     /// Open packet sockets.
     pub(crate) ports: BTreeMap<Side, IfIndex>,
+    /// Where the status is served.
+    pub(crate) status: Option<(IfIndex, Ipv4Addr)>,
     /// Whether a change was ever refused: from then on, what is wanted may come late.
     pub(crate) refused: bool,
 }
@@ -30,6 +32,13 @@ impl Kernel {
             }
             Action::ClosePort { side } => {
                 assert!(self.ports.remove(side).is_some(), "no socket on {side}");
+            }
+            Action::OpenStatus { index, address } => {
+                let open = self.status.replace((*index, *address));
+                assert_eq!(open, None, "a second status socket");
+            }
+            Action::CloseStatus => {
+                assert!(self.status.take().is_some(), "no status socket");
             }
             Action::Send { .. }
             | Action::Radio(_)

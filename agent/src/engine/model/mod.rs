@@ -18,6 +18,7 @@ use super::dhcp_transactions::MOST_TRANSACTIONS;
 use super::discovery::{MOST_FRAGMENTED, MOST_RECENT};
 use super::kernel_state::Ours;
 use super::questions::{MOST_QUESTIONS, MOST_SILENT};
+use super::responder::MOST_WAITING;
 use super::table::MOST_PER_SIDE;
 use super::*;
 
@@ -145,6 +146,9 @@ impl Model {
             Told::Report => {
                 let report = serde_json::to_string(&self.engine.report(self.now));
                 report.expect("the status has a form");
+                let report = self.engine.fleet_report(self.now, None);
+                let report = serde_json::to_string(&report).expect("it has a form, too");
+                assert!(report.len() < 2048, "{report}");
             }
             Told::Pass(time) => self.pass(time),
             Told::Stall(time) => {
@@ -186,7 +190,7 @@ impl Model {
             let Action::Send { side: to, frame } = action else {
                 continue;
             };
-            if discovery_of(frame).is_none() {
+            if discovery_of(frame).is_none() || self.is_our_own(*to, frame) {
                 continue;
             }
             let bridge = self.engine.bridge.expect("nothing is passed on otherwise");
@@ -199,12 +203,25 @@ impl Model {
         }
     }
 
+    /// Whether the device itself says it: on the uplink, in its own name and with its own address, while it tells of itself.
+    fn is_our_own(&self, side: Side, frame: &[u8]) -> bool {
+        let Some(Heard::Message(message)) = discovery_of(frame) else {
+            return false;
+        };
+        let presence = self.engine.presence.filter(|_| side == Side::Uplink);
+        presence.is_some_and(|presence| {
+            let source = message.datagram.map(|datagram| *datagram.source.ip());
+            frame[6..12] == presence.mac.octets() && source == Some(presence.address)
+        })
+    }
+
     /// Asks the engine to end: all has to be given back.
     pub(crate) fn stop(mut self) {
         let actions = self.handle(Input::Stop);
         assert_eq!(actions.last(), Some(&Action::Finished));
         assert_eq!(self.engine.next_deadline(), None);
         assert!(self.kernel.ports.is_empty(), "{:?}", self.kernel.ports);
+        assert_eq!(self.kernel.status, None);
         self.kernel.check(&Ours::default());
         assert_eq!(self.handle(Input::Tick), [], "it has ended");
     }
@@ -276,6 +293,11 @@ impl Model {
         assert!(engine.dhcp_relay.size() <= MOST_TRANSACTIONS);
         let (recent, fragmented) = engine.discovery.sizes();
         assert!(recent <= MOST_RECENT && fragmented <= MOST_FRAGMENTED);
+        assert!(engine.responder.size() <= MOST_WAITING);
+        let present = engine
+            .presence
+            .map(|presence| (presence.index, presence.address));
+        assert_eq!(self.kernel.status, present, "where the status is served");
         if let Some(bridge) = engine.bridge {
             let mut hosts = engine.hosts.iter();
             let gateway = hosts.find(|(ip, _)| Some(*ip) == bridge.gateway);

@@ -7,6 +7,7 @@
 mod avahi;
 mod discovery;
 pub(crate) mod dnsmasq;
+mod fleet;
 mod flood;
 mod homecoming;
 mod loops;

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 
+use super::fleet::read_status;
 use super::in_namespace;
 use super::rig::{Agent, PRINTER, Rig, eventually};
 use crate::skip::{missing_tools, skip};
@@ -49,13 +50,16 @@ fn the_unit_allows_what_the_agent_does_and_little_else() {
     });
 }
 
-/// Has an agent under strace find a host, give a lease, answer for its status, and end; returns its system calls.
+/// Has an agent under strace find a host, give a lease, answer for its status to both who may ask, and end; returns its system calls.
 fn traced_life(rig: &mut Rig) -> Vec<String> {
     let log = rig.dir.path().join("calls");
     let agent = rig.agent_command();
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-s", "300", "-o"]).arg(&log);
     command.arg(agent.get_program()).args(agent.get_args());
+    let config = rig.dir.path().join("footbridge.toml");
+    fs::write(&config, "[fleet]\nstatus = true\n").unwrap();
+    command.arg("--config").arg(config);
     command
         .env_remove("NOTIFY_SOCKET")
         .env_remove("JOURNAL_STREAM");
@@ -66,6 +70,7 @@ fn traced_life(rig: &mut Rig) -> Vec<String> {
         rig.router.pings(PRINTER)
     });
     rig.lease();
+    assert!(!read_status(&rig.router).unwrap().is_empty());
     rig.client.ip("link set c0 down");
     rig.await_state("waiting-for-cable");
     let agent = fs::read_to_string(&log).unwrap();

@@ -11,6 +11,7 @@ mod render;
 mod script;
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,7 @@ impl Story {
                 },
                 "",
             ),
+            Event::Client(address) => self.serve(address),
             Event::Traffic(glimpse) => self.handle(Input::Traffic(&[glimpse]), ""),
             Event::Input(input) => self.handle(input, ""),
             Event::Echo(echo) => {
@@ -176,6 +178,20 @@ impl Story {
         for problem in report.problems {
             self.say(&format!("    problem: {problem}"));
         }
+    }
+
+    fn serve(&mut self, client: Ipv4Addr) {
+        let now = self.start + self.now;
+        let line = match self.engine.admits(client, now) {
+            true => {
+                let uptime = Some(Duration::from_secs(3600) + self.now);
+                let mut report = self.engine.fleet_report(now, uptime);
+                report.version = "VERSION";
+                serde_json::to_string(&report).unwrap()
+            }
+            false => "refused".to_owned(),
+        };
+        self.say(&format!("    {line}"));
     }
 
     fn say_counters(&mut self, prefix: &str) {

@@ -30,6 +30,10 @@ pub(super) fn render(actions: &[Action], names: &Names, loop_probes: bool) -> Ve
                 render_protocols(protocols)
             ),
             Action::ClosePort { side } => format!("close {side}"),
+            Action::OpenStatus { index, address } => {
+                format!("serve status at {address} of {index}")
+            }
+            Action::CloseStatus => "serve status no longer".to_owned(),
             Action::StateChanged { from, to } => format!("state {from:?} -> {to:?}"),
             Action::Finished => "finished".to_owned(),
             Action::Send { frame, .. }

@@ -16,6 +16,9 @@
 //! 0.0 dhcp-settings mode=broadcast                 before all else
 //! 3.0 wired tv mdns 10.0.0.7 query lamp.local      and what else is said in discovery: see `discovery_talk`
 //! 0.0 no-discovery netbios                         before all else; one protocol or several
+//! 0.0 fleet-settings [mdns=false]                   before all else: the device tells its network of itself
+//! 5.0 client 10.0.0.9                              connects, to be told how the device is
+//! 5.0 fleet-configured [status=false]              and how it is set anew
 //! 4.0 wait | status | counters PREFIX | stop | port67-taken
 //! 4.0 configured [uplink=NAME] [downlink=NAME] [bounce=false] [mdns=false]
 //! 4.0 refused route 3 10.0.0.7 errno=12
@@ -59,6 +62,8 @@ pub(super) enum Event {
     Kernel(Vec<Input<'static>>),
     Frame(Side, Vec<u8>),
     Traffic(Glimpse),
+    /// Somebody connects to the device's own port.
+    Client(Ipv4Addr),
     Input(Input<'static>),
 }
 
@@ -115,6 +120,11 @@ impl Names {
             "stop" => Event::Input(Input::Stop),
             "configured" => Event::Input(Input::Configured(settings(rest))),
             "dhcp-settings" => Event::Settings(dhcp_talk::settings(rest)),
+            "fleet-settings" => Event::Settings(discovery_talk::settings_of_fleet(rest)),
+            "fleet-configured" => {
+                Event::Input(Input::Configured(discovery_talk::settings_of_fleet(rest)))
+            }
+            "client" => Event::Client(parse(rest)),
             "no-discovery" => Event::Settings(discovery_talk::settings_without(rest)),
             "port67-taken" => Event::Input(Input::Port67Taken),
             "bridging" => Event::Bridging(self.dump(BRIDGING)),
