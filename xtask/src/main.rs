@@ -61,7 +61,7 @@ enum Command {
     Flash(flash::Args),
     /// Show or change the settings of an image or a card, without building anything
     Site(site::Args),
-    /// Prepare the cards of many devices from one list
+    /// Prepare the cards of many devices from one list, and ask the devices how they are
     #[command(subcommand)]
     Fleet(fleet::Fleet),
     /// Look through an image for what keeps a board from starting, or should never be on a card

@@ -15,6 +15,7 @@ use super::list::{List, Problem, Row, Source, Span, text_value};
 use super::taken::Taken;
 use super::{Device, DeviceName, Fleet, IdentityError, Mac, Serial, Target};
 use crate::board::Board;
+use crate::site::agent::AgentOptions;
 use crate::site::config::{RawSite, ReadFile};
 use crate::site::{Hostname, SiteChange, SiteOptions};
 
@@ -248,6 +249,7 @@ impl Desk<'_> {
         let names_host = fields.contains_key("hostname");
         let own = self.site(row, fields);
         let mut site = defaults.site.clone().overridden_by(own);
+        site.agent = AgentOptions::of_fleet().overridden_by(site.agent);
         if let Some(name) = name.as_ref().filter(|_| !names_host) {
             match Hostname::parse(name.as_str()) {
                 Ok(hostname) => site.hostname = Some(hostname),

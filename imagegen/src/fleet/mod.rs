@@ -11,6 +11,7 @@
 pub mod base;
 pub mod bundle;
 pub mod check;
+pub mod identities;
 pub mod keys;
 pub mod ledger;
 pub mod list;

@@ -31,7 +31,7 @@ enum Kind {
 }
 
 /// Everything that can be set. Both interfaces are the board's matter.
-const SETTINGS: [(&str, &str, Kind); 12] = [
+const SETTINGS: [(&str, &str, Kind); 13] = [
     (
         "dhcp",
         "mode",
@@ -52,7 +52,11 @@ const SETTINGS: [(&str, &str, Kind); 12] = [
         "recovery",
         Kind::OneOf(&["off", "reassociate", "interface", "driver", "reboot"]),
     ),
+    FLEET_STATUS,
 ];
+
+/// Whether the device tells its network of itself.
+const FLEET_STATUS: (&str, &str, Kind) = ("fleet", "status", Kind::Switch);
 
 /// Why a setting is refused, or cannot be put into a file.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -109,6 +113,12 @@ impl AgentError {
 }
 
 impl AgentOptions {
+    /// Returns what a device of a fleet has, unless its list says otherwise: whoever keeps many wants to be told how they are.
+    pub fn of_fleet() -> Self {
+        let (table, key, _) = FLEET_STATUS;
+        Self([((table, key), Setting::Switch(true))].into())
+    }
+
     /// Parses the tables of a file such as footbridge.toml, without the interfaces.
     pub fn parse(tables: &Table) -> Result<Self, AgentError> {
         let mut options = Self::default();

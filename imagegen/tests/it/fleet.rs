@@ -187,6 +187,26 @@ fn a_list_in_csv() {
     }
 }
 
+/// A device of a fleet tells its network of itself, a device of its own does not, and the list has the last word.
+#[test]
+fn devices_of_a_list_tell_how_they_are_unless_it_says_otherwise() {
+    let list = |text: &str| {
+        let fleet = load(&alone("fleet.toml", text)).unwrap();
+        let options = fleet.devices.iter();
+        let options = options.map(|device| device.site.agent.to_string());
+        options.collect::<Vec<_>>()
+    };
+    let devices = "[[device]]\nname = \"a\"\n[[device]]\nname = \"b\"\nagent.fleet.status = true\n";
+    let defaults =
+        "[defaults]\nboard = \"pi3\"\nnetwork = [{ ssid = \"x\", psk-file = \"hall.psk\" }]\n";
+    let (on, off) = ("fleet.status = true", "fleet.status = false");
+    assert_eq!(list(&format!("{defaults}{devices}")), [on, on]);
+    let quiet = "agent.fleet.status = false\n";
+    assert_eq!(list(&format!("{defaults}{quiet}{devices}")), [off, on]);
+    let file = include_str!("../../../overlays/site/footbridge.toml.tera");
+    assert!(file.contains("\n#status = false\n"));
+}
+
 #[test]
 fn cells_may_hold_anything_that_a_name_of_a_network_may() {
     let text = "name,board,ssid,security,ssid-hex-2,security-2,hidden,priority\na,pi3,\" Caf\u{e9}, \"\"bar\"\"; \",open,00ff,open,yes,7\n";

@@ -96,7 +96,8 @@ fn run(command: &Command) -> Result<Vec<u8>, String> {
     }
 }
 
-fn told(problems: Vec<Problem>) -> anyhow::Error {
+/// Makes the mistakes in a list one error.
+pub fn told(problems: Vec<Problem>) -> anyhow::Error {
     let count = problems.len();
     let mistakes = if count == 1 {
         "1 mistake"

@@ -5,6 +5,7 @@ mod flash;
 mod images;
 mod list;
 mod manifest;
+mod status;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,8 @@ pub enum Fleet {
     Flash(flash::Args),
     /// Make a whole image for each device
     Images(images::Args),
+    /// Ask the devices how they are
+    Status(status::Args),
 }
 
 /// A list, and the folder of what is made from it.
@@ -48,6 +51,7 @@ pub fn run(fleet: &Fleet) -> Result<()> {
         Fleet::Build(args) => build::run(args),
         Fleet::Flash(args) => flash::run(args),
         Fleet::Images(args) => images::run(args),
+        Fleet::Status(args) => status::run(args),
     }
 }
 

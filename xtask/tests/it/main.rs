@@ -9,6 +9,7 @@ mod command;
 mod documents;
 mod flash;
 mod fleet;
+mod fleet_status;
 mod interrupted;
 mod mirrors;
 mod mistakes;

@@ -1,0 +1,115 @@
+//! Multicast DNS, by a library: which devices there are in the networks of this machine (RFC 6762, 6763).
+//!
+//! What is found is an address to ask at, and nothing more; names in it are not shown.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::Duration;
+
+use mdns_sd::{HostnameResolutionEvent, IfKind, ServiceDaemon, ServiceEvent};
+
+use super::ask::STATUS_PORT;
+use super::search::Event;
+
+const SERVICE: &str = "_footbridge._tcp.local.";
+
+/// A search that goes on until it is dropped.
+pub struct Browser(ServiceDaemon);
+
+impl Browser {
+    /// Begins to look for all devices, and tells where they are.
+    pub fn start(events: &Sender<Event>) -> Result<Self, mdns_sd::Error> {
+        let daemon = ServiceDaemon::new()?;
+        // Devices have IPv4 addresses only.
+        daemon.disable_interface(IfKind::IPv6)?;
+        let found = daemon.browse(SERVICE)?;
+        let events = events.clone();
+        thread::spawn(move || {
+            for event in found {
+                let ServiceEvent::ServiceResolved(service) = event else {
+                    continue;
+                };
+                let addresses = service.addresses.iter();
+                for address in addresses.filter_map(|address| neighbour(address.to_ip_addr())) {
+                    let at = SocketAddrV4::new(address, service.port);
+                    if events.send(Event::Found(at)).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(Browser(daemon))
+    }
+
+    /// Looks for a host by its name as well.
+    pub fn look_for(&self, hostname: &str, patience: Duration, events: &Sender<Event>) {
+        let patience = u64::try_from(patience.as_millis()).ok();
+        let Ok(found) = self
+            .0
+            .resolve_hostname(&format!("{hostname}.local."), patience)
+        else {
+            return;
+        };
+        let events = events.clone();
+        thread::spawn(move || {
+            for event in found {
+                let HostnameResolutionEvent::AddressesFound(_, addresses) = event else {
+                    continue;
+                };
+                for address in addresses
+                    .iter()
+                    .filter_map(|address| neighbour(address.to_ip_addr()))
+                {
+                    let at = SocketAddrV4::new(address, STATUS_PORT);
+                    if events.send(Event::Found(at)).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The program ends soon in any case.
+        let _ = self.0.shutdown();
+    }
+}
+
+/// Returns an address that another machine can have: who answers on the network sends nobody to this machine's own services.
+fn neighbour(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V4(address) = address else {
+        return None;
+    };
+    let nobodys = address.is_loopback()
+        || address.is_unspecified()
+        || address.is_multicast()
+        || address.is_broadcast();
+    (!nobodys).then_some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_to_this_machine() {
+        for (address, asked) in [
+            ("10.0.0.11", true),
+            ("169.254.7.7", true),
+            ("127.0.0.1", false),
+            ("0.0.0.0", false),
+            ("224.0.0.251", false),
+            ("255.255.255.255", false),
+            ("fe80::1", false),
+        ] {
+            assert_eq!(
+                neighbour(address.parse().unwrap()).is_some(),
+                asked,
+                "{address}"
+            );
+        }
+    }
+}
