@@ -15,7 +15,7 @@ const INIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../overlays/initramfs/i
 /// Networks of all kinds, as the image builder's own test expects them.
 const NETWORKS: &str = include_str!(concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/../imagegen/tests/it/golden/wpa_supplicant.conf"
+    "/../imagegen/tests/it/site_files/wpa_supplicant.conf"
 ));
 
 /// The table that init has, made of the same rules: name, mode, destination.

@@ -11,31 +11,28 @@ const SSH_UNIT: &str = "etc/systemd/system/ssh.service";
 
 /// Whether an SSH server is on the root partition; nothing if that cannot be read, which is not for an edit of the settings to judge.
 pub(super) fn has_ssh_server(storage: &(impl Storage + Sync), root: &Partition) -> Option<bool> {
-    let disk = Disk { storage, at: 0 };
+    let disk = Disk {
+        storage,
+        at: 0,
+        end: root.offset() + root.size(),
+    };
     has_path(BufReader::new(disk), root.offset(), SSH_UNIT).ok()
 }
 
-/// A disk that is read like a file.
+/// A disk that is read like a file, up to where a partition ends.
 struct Disk<'a, S> {
     storage: &'a S,
     at: u64,
+    end: u64,
 }
 
 impl<S: Storage> Read for Disk<'_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.storage.read_exact_at(buffer, self.at) {
-            Ok(()) => {
-                self.at += buffer.len() as u64;
-                Ok(buffer.len())
-            }
-            // Near its end, so many bytes are not there at a time.
-            Err(err) if err.kind() == io::ErrorKind::UnexpectedEof && buffer.len() > 1 => {
-                let half = buffer.len() / 2;
-                self.read(&mut buffer[..half])
-            }
-            Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
-            Err(err) => Err(err),
-        }
+        let left = self.end.saturating_sub(self.at);
+        let size = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        self.storage.read_exact_at(&mut buffer[..size], self.at)?;
+        self.at += size as u64;
+        Ok(size)
     }
 }
 
@@ -44,8 +41,7 @@ impl<S: Storage> Seek for Disk<'_, S> {
         let target = match to {
             SeekFrom::Start(at) => Some(at),
             SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            // How long it is does not matter to who reads a file system.
-            SeekFrom::End(_) => None,
+            SeekFrom::End(by) => self.end.checked_add_signed(by),
         };
         self.at = target.ok_or(io::ErrorKind::InvalidInput)?;
         Ok(self.at)

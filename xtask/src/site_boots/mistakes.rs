@@ -11,6 +11,8 @@ struct Mistake {
     typed: &'static str,
     /// Which of the lines typed are wrong, counted from 0.
     wrong: &'static [usize],
+    /// Whether the file is of no use without it, which is told as well.
+    spoils: bool,
 }
 
 const MISTAKES: &[Mistake] = &[
@@ -19,6 +21,7 @@ const MISTAKES: &[Mistake] = &[
         line: "",
         typed: "bar counter!",
         wrong: &[0],
+        spoils: false,
     },
     // Two more networks below the one there is: a key that is too short, and a brace that is not there.
     Mistake {
@@ -26,18 +29,21 @@ const MISTAKES: &[Mistake] = &[
         line: "}",
         typed: "}\n\nnetwork={\n\tssid=\"Neighbours\"\n\tpsk=\"short\"\n}\n\nnetwork={\n\tssid=\"Neighbours upstairs\"\n\tpsk=\"long enough\"",
         wrong: &[4, 7],
+        spoils: false,
     },
     Mistake {
         file: "uplink.network",
         line: "Address=",
         typed: "Address=192.168.77.555/24",
         wrong: &[0],
+        spoils: true,
     },
     Mistake {
         file: "footbridge.toml",
         line: "uplink =",
         typed: "uplink = \"wlan0",
         wrong: &[0],
+        spoils: false,
     },
 ];
 
@@ -60,6 +66,7 @@ pub fn make_mistakes(site: &mut SiteFiles) -> Result<Vec<String>> {
         *bytes = text.into_bytes();
         let told = |wrong: &usize| format!("site/{file}, line {}: ", at + 1 + wrong);
         faults.extend(mistake.wrong.iter().map(told));
+        faults.extend(mistake.spoils.then(|| format!("site/{file}: ")));
     }
     Ok(faults)
 }
@@ -87,8 +94,8 @@ mod tests {
         let faults = make_mistakes(&mut site).unwrap();
         let lines: Vec<String> = faults
             .iter()
-            .map(|fault| {
-                let (file, line) = fault.split_once(", line ").unwrap();
+            .filter_map(|fault| fault.split_once(", line "))
+            .map(|(file, line)| {
                 let text = str::from_utf8(&site[file.trim_start_matches("site/")]).unwrap();
                 let number: usize = line.trim_end_matches(": ").parse().unwrap();
                 text.lines().nth(number - 1).unwrap().trim().to_owned()
@@ -104,6 +111,11 @@ mod tests {
                 "uplink = \"wlan0"
             ]
         );
+        let whole: Vec<&String> = faults
+            .iter()
+            .filter(|fault| !fault.contains(", line "))
+            .collect();
+        assert_eq!(whole, ["site/uplink.network: "]);
         assert!(make_mistakes(&mut SiteFiles::new()).is_err());
     }
 }
