@@ -131,7 +131,9 @@ fn lock_family(
     let offer = args.source.offer_for(&fetcher, family, security)?;
     let new = choose(&offer, family, overlays, old.as_ref())?;
     let changes = changes(old.as_ref(), &new);
-    if old.is_some() && changes.is_empty() {
+    // Packages that are the same may have been chosen with security updates in view or not.
+    let same_view = |old: &Lock| old.has_security() == new.has_security();
+    if old.as_ref().is_some_and(same_view) && changes.is_empty() {
         println!("{architecture}: nothing changed");
         return Ok(Outcome::Current);
     }

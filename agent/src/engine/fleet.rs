@@ -163,6 +163,13 @@ impl Engine {
         if !heard || frame.source == presence.mac || !presence.is_neighbour(*datagram.source.ip()) {
             return;
         }
+        // Nobody is answered there.
+        if side == Side::Wired && mdns::is_query(message.payload) {
+            return;
+        }
+        if !self.responder.listens_to(frame.source, now) {
+            return self.count("fleet-mdns-capped");
+        }
         let message = match dns::decode(message.payload) {
             Ok(message) => message,
             Err(reason) => {

@@ -58,6 +58,9 @@ const LEGACY_QUESTIONS: usize = 4;
 /// Most answers to single stations in a second, and most to one of them.
 const MOST_DIRECT: u32 = 32;
 const MOST_DIRECT_TO_ONE: u32 = 8;
+/// Most messages that are looked into in a second, and most of one station.
+const MOST_HEARD: u32 = 128;
+const MOST_HEARD_OF_ONE: u32 = 32;
 /// Most answers that wait; what is let in by the paces is less.
 pub(crate) const MOST_WAITING: usize = 64;
 
@@ -80,6 +83,9 @@ pub(crate) struct Responder {
     present: Option<Present>,
     /// When the last contradiction was, and how many there were in a row.
     conflicts: Option<(Instant, u32)>,
+    /// The last network, and how many names were given up there.
+    given_up: Option<((Ipv4Addr, u8), u32)>,
+    heard: Pace,
     direct: Pace,
     chance: u64,
 }
@@ -137,20 +143,19 @@ impl Responder {
         Responder {
             present: None,
             conflicts: None,
+            given_up: None,
+            heard: Pace::new(MOST_HEARD, MOST_HEARD_OF_ONE),
             direct: Pace::new(MOST_DIRECT, MOST_DIRECT_TO_ONE),
             chance,
         }
     }
 
-    /// Begins anew in another place, or ends; a name that was taken stays given up for as long as the network is the same.
+    /// Begins anew in another place, or ends; a name that was taken stays given up until the device has been in another network.
     pub(crate) fn follow(&mut self, presence: Option<Presence>, hostname: &str, now: Instant) {
-        let network = |presence: &Presence| link::network(presence.address, presence.prefix);
-        let rank = match (&self.present, &presence) {
-            (Some(before), Some(presence)) if network(&before.presence) == network(presence) => {
-                before.rank
-            }
-            _ => 0,
-        };
+        self.remember_names();
+        let here = presence.as_ref().map(network_of);
+        let given_up = self.given_up.filter(|(there, _)| Some(*there) == here);
+        let rank = given_up.map_or(0, |(_, rank)| rank);
         let next = now + self.delay((0, PROBE_DELAY.as_millis() as u64));
         self.present = presence.map(|presence| Present {
             presence,
@@ -163,8 +168,15 @@ impl Responder {
         });
     }
 
+    fn remember_names(&mut self) {
+        if let Some(present) = &self.present {
+            self.given_up = Some((network_of(&present.presence), present.rank));
+        }
+    }
+
     /// Ends, and returns the frame that takes everything back; none if nothing was told.
     pub(crate) fn goodbye(&mut self) -> Option<Vec<u8>> {
+        self.remember_names();
         let present = self.present.take().filter(Present::is_known)?;
         let records = [Own::Service, Own::Srv, Own::Txt, Own::Address];
         let records = records.map(|own| Record {
@@ -193,6 +205,11 @@ impl Responder {
         }
     }
 
+    /// Whether one more message of a station is looked into.
+    pub(crate) fn listens_to(&mut self, station: MacAddr, now: Instant) -> bool {
+        self.heard.allows(station, now)
+    }
+
     /// Takes what a neighbour said to the group.
     pub(crate) fn hear(
         &mut self,
@@ -219,6 +236,11 @@ impl Responder {
     fn give_way(&mut self, voice: &mut Voice<'_>, to: Place) {
         voice.count("fleet-name-conflict");
         let now = voice.now;
+        let asked_nobody = |present: &Present| matches!(present.phase, Phase::Probing { sent: 0, next } if next > now);
+        if self.present.as_ref().is_some_and(asked_nobody) {
+            // Whoever has the name says so when it is asked. So no more names are given up than are asked for.
+            return;
+        }
         let recent = self
             .conflicts
             .filter(|(last, _)| *last + CONFLICT_GAP > now);
@@ -335,6 +357,11 @@ impl Responder {
     }
 }
 
+fn network_of(presence: &Presence) -> (Ipv4Addr, u8) {
+    let network = link::network(presence.address, presence.prefix);
+    (network, presence.prefix)
+}
+
 impl Present {
     /// Whether the names are ours.
     fn is_known(&self) -> bool {
@@ -409,9 +436,11 @@ impl Present {
 
     /// Has an answer wait; of those to the group, all that may go together do.
     fn wait(&mut self, waiting: Waiting) {
-        let together = |waiting: &Waiting| waiting.way == Way::Group && !waiting.truncated;
+        let is_for_all = matches!(waiting.way, Way::Group | Way::Defence);
+        let together = |other: &Waiting| other.way == waiting.way && !other.truncated;
         let mut others = self.waiting.iter_mut();
-        if together(&waiting)
+        if is_for_all
+            && !waiting.truncated
             && let Some(other) = others.find(|other| together(other))
         {
             other.answers.extend(&waiting.answers);

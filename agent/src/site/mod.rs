@@ -43,6 +43,8 @@ const SSH_SERVER: &str = "usr/sbin/dropbear";
 const OLD_IMAGER: &str = "firstrun.sh";
 /// Longest file of `site/` that is read, in bytes.
 const LONGEST_FILE: usize = 64 << 10;
+/// The same of certificates, which come in bundles.
+const LONGEST_CERTIFICATE: usize = 1 << 20;
 /// Faults of one file that are told; a file that is something else altogether has one a line.
 const MOST_FAULTS: usize = 8;
 
@@ -410,8 +412,12 @@ fn load_site(boot: &Path, rules: &[Rule]) -> (SiteFiles, Option<Finding>) {
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_known = rules.iter().any(|rule| rule.is_for(&name));
+        let longest = match name.ends_with(".pem") {
+            true => LONGEST_CERTIFICATE,
+            false => LONGEST_FILE,
+        };
         let bytes = match is_known {
-            true => read_plain_file(&entry.path(), LONGEST_FILE).map_err(|error| error.to_string()),
+            true => read_plain_file(&entry.path(), longest).map_err(|error| error.to_string()),
             false => Ok(Vec::new()),
         };
         files.insert(name, bytes);

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use super::fault::Finding;
 use super::supplicant_words::{GLOBAL, KEY_MANAGEMENT, NETWORK};
@@ -35,20 +36,33 @@ const TEXTS: &[&str] = &[
     "subject_match",
 ];
 
-/// Settings that are a number, with the largest.
-const NUMBERS: &[(&str, i64)] = &[
-    ("disabled", 2),
-    ("ieee80211w", 2),
-    ("mode", 5),
-    ("priority", i32::MAX as i64),
-    ("scan_ssid", 1),
+/// Settings that are a number, with the least and the largest.
+const NUMBERS: &[(&str, RangeInclusive<i64>)] = &[
+    ("disabled", 0..=2),
+    ("ieee80211w", 0..=2),
+    ("mode", 0..=5),
+    ("priority", i32::MIN as i64..=i32::MAX as i64),
+    ("scan_ssid", 0..=1),
+];
+/// The same outside of networks.
+const GLOBAL_NUMBERS: &[(&str, RangeInclusive<i64>)] = &[
+    ("ap_scan", 0..=2),
+    ("eapol_version", 1..=3),
+    ("fast_reauth", 0..=1),
+    ("okc", 0..=1),
+    ("pmf", 0..=2),
+    ("sae_pwe", 0..=3),
+    ("update_config", 0..=1),
 ];
 
 /// Settings that are a key, or lead to one. A network without any of them is open, or cannot be joined.
 const KEYS: &[&str] = &[
     "dpp_connector",
     "eap",
+    "identity",
     "mem_only_psk",
+    "password",
+    "private_key",
     "psk",
     "psk_list",
     "sae_password",
@@ -293,7 +307,9 @@ fn check_global(line: &Line<'_>) -> Option<Finding> {
             "write its code of ISO 3166, such as `country=DE`".to_owned(),
         );
     }
-    None
+    let (_, range) = GLOBAL_NUMBERS.iter().find(|(name, _)| *name == key)?;
+    let fault = check_number(key, value, range)?;
+    wrong(&fault.what, fault.next)
 }
 
 /// Returns what is wrong with a closed network, its first and last line included.
@@ -394,11 +410,17 @@ fn check_setting(key: &str, value: &str, certificates: &BTreeSet<&str>) -> Optio
         "ssid" => check_ssid(value),
         "psk" => check_psk(value),
         "key_mgmt" => check_ways(value),
+        "password" | "machine_password"
+            if value.starts_with("hash:") || value.starts_with("ext:") =>
+        {
+            None
+        }
+        "password" | "machine_password" => parse_text(value).err().map(|fault| fault.wrong(key)),
         _ => {
             let number = NUMBERS.iter().find(|(name, _)| *name == key);
             let text = TEXTS.contains(&key).then(|| parse_text(value));
             match (number, text) {
-                (Some((_, largest)), _) => check_number(key, value, *largest),
+                (Some((_, range)), _) => check_number(key, value, range),
                 (None, Some(Err(fault))) => Some(fault.wrong(key)),
                 (None, Some(Ok(text))) => check_certificate(&text, certificates),
                 // Of the others the quotes alone are looked at.
@@ -484,12 +506,15 @@ fn check_psk(value: &str) -> Option<Wrong> {
             Err(fault) => return Some(fault.wrong("psk")),
             Ok(passphrase) => passphrase,
         };
-        return (!(8..=63).contains(&passphrase.len())).then(|| {
-            Wrong::new(
-                format!("the passphrase has {} bytes, not 8 to 63", passphrase.len()),
-                "write it as the access point has it",
-            )
-        });
+        let length = passphrase.len();
+        let what = if !(8..=63).contains(&length) {
+            format!("the passphrase has {length} bytes, not 8 to 63")
+        } else if passphrase.iter().any(u8::is_ascii_control) {
+            "the passphrase has a tab or another control character in it".to_owned()
+        } else {
+            return None;
+        };
+        return Some(Wrong::new(what, "write it as the access point has it"));
     }
     let is_key = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
     (!is_key && !value.starts_with("ext:")).then(|| {
@@ -511,12 +536,14 @@ fn check_ways(value: &str) -> Option<Wrong> {
     })
 }
 
-fn check_number(key: &str, value: &str, largest: i64) -> Option<Wrong> {
-    let number = value.parse::<i64>().ok();
-    let fits = number.is_some_and(|number| (0..=largest).contains(&number));
+fn check_number(key: &str, value: &str, range: &RangeInclusive<i64>) -> Option<Wrong> {
+    // Blanks in front are let pass there, too (strtol(3)).
+    let number = value.trim_start().parse::<i64>().ok();
+    let fits = number.is_some_and(|number| range.contains(&number));
     (!fits).then(|| {
+        let (least, largest) = (range.start(), range.end());
         Wrong::new(
-            format!("`{key}` is no number from 0 to {largest}"),
+            format!("`{key}` is no number from {least} to {largest}"),
             "correct the number",
         )
     })
@@ -617,7 +644,7 @@ mod tests {
                 9: the value of `ssid` is neither in quotation marks nor hexadecimal; this network is left out; put it in double quotes
                 10: a network has no setting of this name; this network is left out; did you mean `psk`?
                 11: there is a blank behind `psk`; this network is left out; write `name=value` without blanks around the `=`
-                12: `priority` is no number from 0 to 2147483647; this network is left out; correct the number
+                12: `priority` is no number from -2147483648 to 2147483647; this network is left out; correct the number
                 13: `scan_ssid` is no number from 0 to 1; this network is left out; correct the number
                 14: `key_mgmt` names a way to agree on keys that there is not; this network is left out; write WPA-PSK, SAE, both, WPA-EAP, or NONE for an open network
                 15: this is no setting; this network is left out; write `name=value`, or `#` before a comment
@@ -655,6 +682,22 @@ mod tests {
     }
 
     /// A byte that is no text is kept: a network's name may have any.
+    #[test]
+    fn what_one_setting_is_refused_for_is_found_before() {
+        check_text(
+            "update_config=yes\nfast_reauth=1\n\
+             network={\nssid=\"x\"\npsk=\"long\tenough\"\n}\n\
+             network={\nssid=\"x\"\nkey_mgmt=WPA-EAP\nidentity=\"me\"\npassword=secret\n}\n\
+             network={\nssid=\"x\"\nkey_mgmt=WPA-EAP\nidentity=\"me\"\npassword=hash:00\npriority=-1\nscan_ssid= 1\n}\n",
+            expect![[r#"
+                1: `update_config` is no number from 0 to 1; this line is left out; correct the number
+                5: the passphrase has a tab or another control character in it; this network is left out; write it as the access point has it
+                11: the value of `password` is neither in quotation marks nor hexadecimal; this network is left out; put it in double quotes
+                kept: \nfast_reauth=1\n\n\n\n\n\n\n\n\n\n\nnetwork={\nssid=\"x\"\nkey_mgmt=WPA-EAP\nidentity=\"me\"\npassword=hash:00\npriority=-1\nscan_ssid= 1\n}\n
+            "#]],
+        );
+    }
+
     #[test]
     fn bytes_are_kept() {
         let file = b"network={\nssid=\"\xe9\"\nkey_mgmt=NONE\n}\n";

@@ -23,6 +23,25 @@ const WORDS: &[&str] = &[
     "Name",
 ];
 
+/// What [Match] may have beside the name (systemd.network(5)).
+const MATCHES: &[&str] = &[
+    "Architecture",
+    "BSSID",
+    "Driver",
+    "Host",
+    "KernelCommandLine",
+    "KernelVersion",
+    "Kind",
+    "MACAddress",
+    "Path",
+    "PermanentMACAddress",
+    "Property",
+    "SSID",
+    "Type",
+    "Virtualization",
+    "WLANInterfaceType",
+];
+
 /// Returns what of the file is good, every line in its place; nothing where it gives `interface` no address. And what is wrong.
 pub(super) fn check(text: &str, interface: &str) -> (Option<Vec<u8>>, Vec<Finding>) {
     let mut file = File::default();
@@ -117,7 +136,13 @@ impl File {
         }
         match (section.as_str(), key) {
             ("Match", "Name") => self.matches |= covers(value, interface),
-            ("Match", _) => self.matches = true,
+            ("Match", key) if MATCHES.contains(&key) => self.matches = true,
+            ("Match", _) => {
+                return Err((
+                    "[Match] has no setting of this name".to_owned(),
+                    format!("write `Name={interface}`"),
+                ));
+            }
             ("Network", "DHCP") => self.take_dhcp(value)?,
             ("Network" | "Address", "Address") => self.take_address(value)?,
             ("Network" | "Route", "Gateway") => check_gateway(value)?,
@@ -272,6 +297,18 @@ mod tests {
                 11: this is no section; this line is left out; write its name in square brackets, such as [Network]
                 12: this setting is in no section; this line is left out; put it below [Match], [Network] or whichever it belongs to
                 kept: [Match]\nName=wlan0\n\n[Network]\nAddress=192.168.1.50/24\n\n\n\n\n\n\n\n
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_match_that_there_is_not_counts_for_nothing() {
+        check_text(
+            "[Match]\nInterface=wlan0\n[Network]\nDHCP=yes\n",
+            expect![[r#"
+                2: [Match] has no setting of this name; this line is left out; write `Name=wlan0`
+                -: it does not say that it is about wlan0; the address comes by DHCP; begin it with `[Match]` and `Name=wlan0`
+                kept: nothing
             "#]],
         );
     }

@@ -122,7 +122,7 @@ impl Stage {
             .replace("/boot", &format!("{here}/boot"))
             .replace("/lower", &format!("{here}/lower"))
             .replace("/etc/site-files", &format!("{here}/site-files"))
-            .replace(">/dev/console", ">&1");
+            .replace("told=/dev/console", "told=/dev/stdout");
         let script = format!(
             "say() {{ echo \"footbridge: $1\"; }}\nmount() {{ echo \"mount $*\"; }}\n{function}\nlay_site {here}/layer\n"
         );

@@ -144,7 +144,7 @@ pub fn edit_image(
 ) -> Result<Vec<String>, SiteEditError> {
     // A link stays a link.
     let path = fs::canonicalize(path).map_err(|err| open_error(path, err))?;
-    let edit = Edit {
+    let mut edit = Edit {
         path: &path,
         time,
         map: load_map(&path),
@@ -232,9 +232,10 @@ impl Edit<'_> {
         Ok(edit.names())
     }
 
-    /// Finds the pieces of a packed image, or why it has to be unpacked as a whole.
+    /// Finds the pieces of a packed image, or why it has to be unpacked as a whole. The block map beside an image that its checksum does
+    /// not fit is of another one, too.
     fn find_pieces(
-        &self,
+        &mut self,
         packing: Packing,
         file: &File,
     ) -> Result<Result<Vec<Piece>, String>, SiteEditError> {
@@ -250,6 +251,7 @@ impl Edit<'_> {
         });
         // A new checksum of pieces that nobody has looked at would call a damaged image whole.
         if !digest.map_err(failed)? {
+            self.map = None;
             return Ok(Err("it is not what its checksum was written for".to_owned()));
         }
         match pieces {
@@ -332,9 +334,14 @@ impl Edit<'_> {
         Ok(())
     }
 
+    /// The block map beside the image, if it can be of one of this size.
+    fn map_of(&self, size: u64) -> Option<&BlockMap> {
+        self.map.as_ref().filter(|map| map.image_size == size)
+    }
+
     /// What of the image matters, as its block map says; all of it if there is none.
     fn used(&self, size: u64) -> Vec<Extent> {
-        let Some(map) = &self.map else {
+        let Some(map) = self.map_of(size) else {
             return vec![Extent { offset: 0, size }];
         };
         let extents = map.ranges.iter().map(|range| Extent {
@@ -353,7 +360,7 @@ impl Edit<'_> {
         read_at: impl FnMut(&mut [u8], u64) -> io::Result<()>,
     ) -> io::Result<String> {
         let used = in_order(self.used(size).iter().chain(touched));
-        let old = self.map.iter().flat_map(|map| &map.ranges);
+        let old = self.map_of(size).into_iter().flat_map(|map| &map.ranges);
         let known = old.map(|range| KnownRange {
             extent: Extent {
                 offset: range.offset,

@@ -28,6 +28,9 @@ const PACKED_MAX: u64 = PIECE_MAX + (1 << 20);
 /// The most pieces, which is what the largest image has if all of it is cut small.
 const PIECES_MAX: u64 = 1 << 17;
 
+/// Pieces that a thread packs before what it has made is written.
+const PIECES_OF_A_THREAD: usize = 16;
+
 /// Of so many bytes at most so many eighths are left of what is worth the time to pack well.
 const WORTHWHILE_EIGHTHS: usize = 7;
 
@@ -161,14 +164,17 @@ pub(crate) fn pack(
     read_at: impl Fn(&mut [u8], u64) -> io::Result<()> + Sync,
     out: impl Write,
 ) -> io::Result<()> {
-    let packed = parallel::map_on(threads, pieces.to_vec(), |piece| {
-        let mut bytes = vec![0; piece.size as usize];
-        read_at(&mut bytes, piece.offset)?;
-        packing.encode(&bytes)
-    })?;
     let mut writer = PiecesWriter::new(packing, out)?;
-    for (packed, piece) in packed.iter().zip(pieces) {
-        writer.put(packed, piece.size)?;
+    // How much is held in memory does not depend on the image.
+    for batch in pieces.chunks(threads.max(1) * PIECES_OF_A_THREAD) {
+        let packed = parallel::map_on(threads, batch.to_vec(), |piece| {
+            let mut bytes = vec![0; piece.size as usize];
+            read_at(&mut bytes, piece.offset)?;
+            packing.encode(&bytes)
+        })?;
+        for (packed, piece) in packed.iter().zip(batch) {
+            writer.put(packed, piece.size)?;
+        }
     }
     writer.finish()
 }

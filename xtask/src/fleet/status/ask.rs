@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a device that turns its clients away is left alone.
 const PAUSE: Duration = Duration::from_millis(400);
 
+/// How often it is asked at most; who turns everybody away keeps others waiting.
+const TRIES: u32 = 3;
+
 /// Longest name and word that is shown, in characters.
 const WORD_MAX: usize = 64;
 
@@ -69,7 +72,9 @@ struct Document {
 
 /// Asks a device until the deadline at most. An error says why it is no answer, without what the other end said.
 pub fn ask(address: SocketAddrV4, deadline: Instant) -> Result<Answer, String> {
+    let mut tries = 0..TRIES;
     loop {
+        tries.next();
         let said = read(address, deadline).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it took too long".to_owned(),
             _ => error.to_string(),
@@ -78,7 +83,8 @@ pub fn ask(address: SocketAddrV4, deadline: Instant) -> Result<Answer, String> {
             return parse(&said, address);
         }
         // It serves a few clients at a time, and each not too often.
-        if deadline.saturating_duration_since(Instant::now()) < PAUSE {
+        let is_over = deadline.saturating_duration_since(Instant::now()) < PAUSE;
+        if is_over || tries.is_empty() {
             return Err("it turned us away; it may be busy".to_owned());
         }
         thread::sleep(PAUSE);

@@ -30,9 +30,13 @@ impl Browser {
                 let ServiceEvent::ServiceResolved(service) = event else {
                     continue;
                 };
+                // All devices have the same; whoever says another means somebody else's service.
+                if service.port != STATUS_PORT {
+                    continue;
+                }
                 let addresses = service.addresses.iter();
                 for address in addresses.filter_map(|address| neighbour(address.to_ip_addr())) {
-                    let at = SocketAddrV4::new(address, service.port);
+                    let at = SocketAddrV4::new(address, STATUS_PORT);
                     if events.send(Event::Found(at)).is_err() {
                         return;
                     }

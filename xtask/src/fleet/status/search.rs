@@ -12,7 +12,7 @@ use super::browse::Browser;
 use super::wanted::Wanted;
 
 /// Devices that are asked at a time.
-const WORKERS: usize = 32;
+const WORKERS: usize = 256;
 
 /// Most that are asked at all: whoever answers on the network may say that there are any number of devices.
 const ASKED_MAX: usize = 20_000;
