@@ -10,11 +10,10 @@ use imagegen::board::Board;
 use imagegen::make::disk::ImageFormat;
 
 use crate::guest::{Guest, Heard, parse_check};
-use crate::image::{self, Job};
+use crate::image::Job;
 use crate::networks::Networks;
 use crate::progress::Bars;
-use crate::qemu::Boot;
-use crate::rig::{Errand, Rig};
+use crate::rig::{self, Errand};
 use crate::source::Source;
 use crate::workspace::Workspace;
 use crate::{boards, interrupt, tools};
@@ -57,24 +56,8 @@ pub fn run(args: &Args) -> Result<()> {
         format: ImageFormat::Img,
         agent: None,
     };
-    let outcome = image::build(&workspace, &job, &bars)?;
-    let rig = Rig {
-        board: &board,
-        prepared: &outcome.prepared,
-        kernel: &image::kernel(&workspace, &args.source, &outcome, &bars)?,
-        networks: &networks,
-        errand: Errand::Checks,
-    };
-    let kit = rig.archive(&workspace, &args.source, &bars)?;
-    let boot = Boot {
-        image: &output,
-        board: &board,
-        second_initramfs: &kit,
-        append: "",
-        wired_port: false,
-    };
-    let mut command = boot.prepare(scratch.path())?;
-    command.args(["-monitor", "none", "-serial", "stdio"]);
+    let (_, archive) = rig::build(&workspace, &job, &networks, Errand::Checks, &bars)?;
+    let mut command = rig::emulator(&output, &board, &archive, scratch.path())?;
     follow(&Guest::start(&mut command)?, args.console)
 }
 
@@ -91,11 +74,7 @@ fn choose(workspace: &Workspace, args: &Args) -> Result<Board> {
 
 /// Runs the default board's checks for `cargo xtask test`.
 pub fn run_default() -> Result<()> {
-    if tools::find("qemu-system-aarch64").is_none() {
-        if tools::require_all() {
-            bail!("qemu-system-aarch64 is not installed");
-        }
-        eprintln!("SKIPPED: e2e: qemu-system-aarch64 is not installed");
+    if !tools::is_there("e2e", "qemu-system-aarch64")? {
         return Ok(());
     }
     run(&Args {

@@ -13,11 +13,10 @@ use anyhow::{Context, Result, bail};
 use imagegen::make::disk::ImageFormat;
 
 use crate::guest::{Guest, Heard, parse_check};
-use crate::image::{self, Job};
+use crate::image::Job;
 use crate::networks::Networks;
 use crate::progress::Bars;
-use crate::qemu::Boot;
-use crate::rig::{Errand, Rig};
+use crate::rig::{self, Errand};
 use crate::source::Source;
 use crate::workspace::Workspace;
 use crate::{boards, interrupt};
@@ -69,24 +68,8 @@ pub fn run(args: &Args) -> Result<()> {
         format: ImageFormat::Img,
         agent: None,
     };
-    let outcome = image::build(&workspace, &job, &bars)?;
-    let rig = Rig {
-        board: &board,
-        prepared: &outcome.prepared,
-        kernel: &image::kernel(&workspace, &args.source, &outcome, &bars)?,
-        networks: &networks,
-        errand: Errand::PowerCuts,
-    };
-    let kit = rig.archive(&workspace, &args.source, &bars)?;
-    let boot = Boot {
-        image: &output,
-        board: &board,
-        second_initramfs: &kit,
-        append: "",
-        wired_port: false,
-    };
-    let mut command = boot.prepare(scratch.path())?;
-    command.args(["-monitor", "none", "-serial", "stdio"]);
+    let (_, archive) = rig::build(&workspace, &job, &networks, Errand::PowerCuts, &bars)?;
+    let mut command = rig::emulator(&output, &board, &archive, scratch.path())?;
     cut_all(args, &mut command).inspect_err(|_| {
         keep(&scratch.path().join("card.img"), &workspace.target);
     })

@@ -5,6 +5,8 @@
 //! lays the archive's `/overlay` over the root; nothing of the image itself is changed.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use imagegen::board::Board;
@@ -14,9 +16,10 @@ use imagegen::make::kernel::Kernel;
 use imagegen::recipe::Feature;
 use imagegen::tree::{Node, Tree};
 
-use crate::image::Prepared;
+use crate::image::{self, Job, Outcome, Prepared};
 use crate::networks::Networks;
 use crate::progress::Bars;
+use crate::qemu::Boot;
 use crate::source::{Offer, Security, Source, choose_beside, unpack};
 use crate::workspace::Workspace;
 
@@ -93,23 +96,56 @@ impl Errand {
     }
 }
 
+/// Builds an image; returns what it came of, and the archive that its guest needs beside it.
+pub fn build(
+    workspace: &Workspace,
+    job: &Job,
+    networks: &Networks,
+    errand: Errand,
+    bars: &Bars,
+) -> Result<(Outcome, Vec<u8>)> {
+    let outcome = image::build(workspace, job, bars)?;
+    let rig = Rig {
+        board: job.board,
+        prepared: &outcome.prepared,
+        kernel: &image::kernel(workspace, job.source, &outcome, bars)?,
+        networks,
+        errand,
+    };
+    let archive = rig.archive(workspace, job.source, bars)?;
+    Ok((outcome, archive))
+}
+
+/// Returns the emulator for an image and its archive, with the guest's console on its standard streams.
+pub fn emulator(image: &Path, board: &Board, archive: &[u8], scratch: &Path) -> Result<Command> {
+    let boot = Boot {
+        image,
+        board,
+        second_initramfs: archive,
+        append: "",
+        wired_port: false,
+    };
+    let mut command = boot.prepare(scratch)?;
+    command.args(["-monitor", "none", "-serial", "stdio"]);
+    Ok(command)
+}
+
 /// A rig, before it is packed.
-pub struct Rig<'a> {
-    /// The board of the image.
-    pub board: &'a Board,
+struct Rig<'a> {
+    board: &'a Board,
     /// The image as it was planned.
-    pub prepared: &'a Prepared,
+    prepared: &'a Prepared,
     /// The image's kernel, whose modules the guest gets more of.
-    pub kernel: &'a Kernel,
+    kernel: &'a Kernel,
     /// The networks in the air.
-    pub networks: &'a Networks,
+    networks: &'a Networks,
     /// What the guest's scripts are there for.
-    pub errand: Errand,
+    errand: Errand,
 }
 
 impl Rig<'_> {
     /// Fetches what the guest needs beside the image, and returns the archive.
-    pub fn archive(&self, workspace: &Workspace, source: &Source, bars: &Bars) -> Result<Vec<u8>> {
+    fn archive(&self, workspace: &Workspace, source: &Source, bars: &Bars) -> Result<Vec<u8>> {
         let fetcher = source.fetcher(workspace, bars)?;
         let offer = source.offer_for(
             &fetcher,

@@ -199,6 +199,18 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
+/// Whether a check's program is there; says that it is skipped if not, which is a failure where all are required.
+pub fn is_there(check: &str, program: &str) -> Result<bool> {
+    let found = find(program).is_some();
+    if !found && require_all() {
+        bail!("{program} is not installed");
+    }
+    if !found {
+        eprintln!("SKIPPED: {check}: {program} is not installed");
+    }
+    Ok(found)
+}
+
 /// Makes the programs the tests need available, or says what is missing.
 pub fn provide(shell: &Shell) -> Result<()> {
     let wanted: Vec<&Tool> = TOOLS.iter().chain(PEERS).collect();

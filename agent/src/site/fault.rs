@@ -63,6 +63,9 @@ pub fn load_faults(path: &Path) -> std::io::Result<Vec<Fault>> {
     }
 }
 
+/// What most mistakes cost.
+pub(super) const LINE_LEFT_OUT: &str = "this line is left out";
+
 /// A fault of a file whose name goes without saying.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use super::fault::Finding;
+use super::fault::{Finding, LINE_LEFT_OUT};
 use super::supplicant_words::{GLOBAL, KEY_MANAGEMENT, NETWORK};
 use super::text;
 
@@ -15,7 +15,6 @@ use super::text;
 pub(super) const CERTIFICATES: &str = "/etc/wpa_supplicant/";
 
 const NETWORK_LEFT_OUT: &str = "this network is left out";
-const LINE_LEFT_OUT: &str = "this line is left out";
 const BLOCK_LEFT_OUT: &str = "it is left out";
 const NO_NETWORK: &str = "no network is joined";
 

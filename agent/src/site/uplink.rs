@@ -5,10 +5,9 @@
 
 use std::net::IpAddr;
 
-use super::fault::Finding;
+use super::fault::{Finding, LINE_LEFT_OUT};
 use super::text;
 
-const LINE_LEFT_OUT: &str = "this line is left out";
 const BY_DHCP: &str = "the address comes by DHCP";
 
 /// The settings whose misspelling would cost the address.

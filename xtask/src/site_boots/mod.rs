@@ -14,16 +14,16 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use imagegen::board::Board;
 use imagegen::make::disk::ImageFormat;
 
 use crate::guest::{Guest, Heard};
-use crate::image::{self, Job};
+use crate::image::Job;
 use crate::networks::Networks;
 use crate::progress::Bars;
-use crate::qemu::Boot;
-use crate::rig::{Errand, Rig};
+use crate::rig::{self, Errand};
 use crate::source::Source;
-use crate::usage::UsageError;
+use crate::usage::{self, UsageError};
 use crate::workspace::Workspace;
 use crate::{agent, boards, interrupt, tools};
 use cards::{CARDS, Card, Desk};
@@ -67,15 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
         format: ImageFormat::ImgZst,
         agent: Some(&agent),
     };
-    let outcome = image::build(&workspace, &job, &bars)?;
-    let rig = Rig {
-        board: &board,
-        prepared: &outcome.prepared,
-        kernel: &image::kernel(&workspace, &args.source, &outcome, &bars)?,
-        networks: &networks,
-        errand: Errand::SiteBoots,
-    };
-    let kit = rig.archive(&workspace, &args.source, &bars)?;
+    let (outcome, archive) = rig::build(&workspace, &job, &networks, Errand::SiteBoots, &bars)?;
     let desk = Desk {
         folder: scratch.path(),
         board: &board.id,
@@ -89,39 +81,11 @@ pub fn run(args: &Args) -> Result<()> {
 
     let mut failed = Vec::new();
     for card in &cards {
-        let begin = Instant::now();
-        let made = (card.make)(&desk).with_context(|| format!("while making `{}`", card.name))?;
-        let making = begin.elapsed();
-        let boot = Boot {
-            image: &made.image,
-            board: &board,
-            second_initramfs: &kit,
-            append: "",
-            wired_port: false,
-        };
-        let emulated = tempfile::tempdir_in(scratch.path())?;
-        let mut command = boot.prepare(emulated.path())?;
-        command.args(["-monitor", "none", "-serial", "stdio"]);
-        let console = consoles.join(format!("{}.log", card.name));
-        let begin = Instant::now();
-        let seen = live(&mut command, &console)?;
-        let wrong = seen.judge(&card.expected, &made.faults);
-        let verdict = if wrong.is_empty() { "ok" } else { "FAILED" };
-        eprintln!(
-            "{verdict:<7}{:<16}made in {:>5.2} s, booted and looked at in {:>5.1} s  {}",
-            card.name,
-            making.as_secs_f64(),
-            begin.elapsed().as_secs_f64(),
-            seen.in_short(),
-        );
-        for fault in seen.faults_told() {
-            eprintln!("       {fault}");
+        let went_well = try_card(card, &desk, &board, &archive, &consoles);
+        if let Err(error) = &went_well {
+            eprintln!("FAILED {:<16}{}", card.name, usage::report_text(error));
         }
-        if !wrong.is_empty() {
-            for line in &wrong {
-                eprintln!("       {line}");
-            }
-            eprintln!("       the console is {}", console.display());
+        if !went_well.unwrap_or(false) {
             failed.push(card.name);
         }
     }
@@ -131,13 +95,43 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// Makes a card, boots it and tells what was seen; returns whether it was what is expected.
+fn try_card(
+    card: &Card,
+    desk: &Desk,
+    board: &Board,
+    archive: &[u8],
+    consoles: &Path,
+) -> Result<bool> {
+    let begin = Instant::now();
+    let made = (card.make)(desk).context("while making it")?;
+    let making = begin.elapsed();
+    let scratch = tempfile::tempdir_in(desk.folder)?;
+    let mut command = rig::emulator(&made.image, board, archive, scratch.path())?;
+    let console = consoles.join(format!("{}.log", card.name));
+    let begin = Instant::now();
+    let seen = live(&mut command, &console)?;
+    let wrong = seen.judge(&card.expected, &made.faults);
+    let verdict = if wrong.is_empty() { "ok" } else { "FAILED" };
+    eprintln!(
+        "{verdict:<7}{:<16}made in {:>5.2} s, booted and looked at in {:>5.1} s  {}",
+        card.name,
+        making.as_secs_f64(),
+        begin.elapsed().as_secs_f64(),
+        seen.in_short(),
+    );
+    for line in seen.faults_told().iter().chain(&wrong) {
+        eprintln!("       {line}");
+    }
+    if !wrong.is_empty() {
+        eprintln!("       the console is {}", console.display());
+    }
+    Ok(wrong.is_empty())
+}
+
 /// Boots the usual cards for `cargo xtask test`.
 pub fn run_default() -> Result<()> {
-    if tools::find("qemu-system-aarch64").is_none() {
-        if tools::require_all() {
-            bail!("qemu-system-aarch64 is not installed");
-        }
-        eprintln!("SKIPPED: site-boots: qemu-system-aarch64 is not installed");
+    if !tools::is_there("site-boots", "qemu-system-aarch64")? {
         return Ok(());
     }
     run(&Args {

@@ -236,6 +236,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "{what}: not in {PATIENCE:?}");
+        // Another process's state is looked at; nobody tells of it.
         std::thread::sleep(Duration::from_millis(50));
     }
 }

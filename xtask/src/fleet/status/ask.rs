@@ -82,7 +82,7 @@ pub fn ask(address: SocketAddrV4, deadline: Instant) -> Result<Answer, String> {
         if !said.is_empty() {
             return parse(&said, address);
         }
-        // It serves a few clients at a time, and each not too often.
+        // It serves a few clients at a time, and each not too often; it tells nobody when it has room.
         let is_over = deadline.saturating_duration_since(Instant::now()) < PAUSE;
         if is_over || tries.is_empty() {
             return Err("it turned us away; it may be busy".to_owned());
@@ -233,6 +233,7 @@ pub mod tests {
         assert!(begin.elapsed() < Duration::from_secs(5));
         let dripping = server(|mut client| {
             while client.write_all(b" ").is_ok() {
+                // To be slow is what it is there for.
                 thread::sleep(Duration::from_millis(20));
             }
         });
