@@ -123,7 +123,8 @@ impl Source {
         })
     }
 
-    fn mirror(&self) -> Result<Mirror> {
+    /// Returns the mirror.
+    pub fn mirror(&self) -> Result<Mirror> {
         let named = self
             .mirror
             .clone()
