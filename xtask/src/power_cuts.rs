@@ -19,7 +19,7 @@ use crate::progress::Bars;
 use crate::rig::{self, Errand};
 use crate::source::Source;
 use crate::workspace::Workspace;
-use crate::{boards, interrupt};
+use crate::{boards, interrupt, qemu};
 
 /// A guest that takes longer to bridge hangs: a loaded machine needs about one minute.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
     let (_, archive) = rig::build(&workspace, &job, &networks, Errand::PowerCuts, &bars)?;
     let mut command = rig::emulator(&output, &board, &archive, scratch.path())?;
     cut_all(args, &mut command).inspect_err(|_| {
-        keep(&scratch.path().join("card.img"), &workspace.target);
+        keep(&scratch.path().join(qemu::CARD), &workspace.target);
     })
 }
 

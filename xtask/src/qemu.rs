@@ -23,6 +23,9 @@ use crate::{
     workspace::Workspace,
 };
 
+/// The card of a boot, in its scratch folder.
+pub const CARD: &str = "card.img";
+
 /// Which image to boot, and as which board.
 #[derive(clap::Args)]
 pub struct Args {
@@ -201,7 +204,7 @@ impl Boot<'_> {
     }
 
     fn card(&self, scratch: &Path) -> Result<PathBuf> {
-        let card = scratch.join("card.img");
+        let card = scratch.join(CARD);
         let mut image = open_image_file(self.image).context("while reading the image")?;
         let mut file = File::create(&card).context("while making the card")?;
         let size = io::copy(&mut image, &mut file).context("while copying the image")?;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +11,7 @@ use imagegen::fleet::base::Base;
 use imagegen::make::disk::{Draft, ImageFormat};
 
 use super::Made;
+use super::imager;
 use super::mistakes::make_mistakes;
 use super::seen::{Address, Expected};
 use crate::networks::{COUNTRY, OPEN_SSID, PASSPHRASE, SSID, WPA3_SSID};
@@ -33,6 +34,7 @@ pub const CARDS: &[Card] = &[
         expected: Expected {
             network: "home",
             hostname: "bar-counter",
+            ssh_key: None,
             address: Address::Static {
                 address: "192.168.77.55/24",
                 gateway: "192.168.77.1",
@@ -45,6 +47,7 @@ pub const CARDS: &[Card] = &[
         expected: Expected {
             network: "wpa3",
             hostname: "office-3",
+            ssh_key: None,
             address: Address::Leased {
                 subnet: "10.88.3.",
                 gateway: "10.88.3.1",
@@ -57,6 +60,7 @@ pub const CARDS: &[Card] = &[
         expected: Expected {
             network: "open",
             hostname: "lobby-screen",
+            ssh_key: None,
             address: Address::Static {
                 address: "172.16.44.9/24",
                 gateway: "172.16.44.1",
@@ -69,6 +73,7 @@ pub const CARDS: &[Card] = &[
         expected: Expected {
             network: "open",
             hostname: "moved",
+            ssh_key: None,
             address: Address::Leased {
                 subnet: "172.16.44.",
                 gateway: "172.16.44.1",
@@ -81,9 +86,23 @@ pub const CARDS: &[Card] = &[
         expected: Expected {
             network: "wpa3",
             hostname: "moved-too",
+            ssh_key: None,
             address: Address::Static {
                 address: "10.88.3.77/24",
                 gateway: "10.88.3.1",
+            },
+        },
+    },
+    Card {
+        name: "imager",
+        make: imager::make,
+        expected: Expected {
+            network: "home",
+            hostname: imager::HOSTNAME,
+            ssh_key: Some(imager::SSH_KEY),
+            address: Address::Leased {
+                subnet: "192.168.77.",
+                gateway: "192.168.77.1",
             },
         },
     },
@@ -94,6 +113,7 @@ pub const CARDS: &[Card] = &[
         expected: Expected {
             network: "home",
             hostname: "footbridge",
+            ssh_key: None,
             address: Address::Leased {
                 subnet: "192.168.77.",
                 gateway: "192.168.77.1",
@@ -110,13 +130,15 @@ pub struct Desk<'a> {
     pub board: &'a str,
     /// A compressed image for the network `home`, with its address by DHCP.
     pub packed: &'a Path,
+    /// The agent's program.
+    pub agent: &'a Path,
     /// The time of everything on an image, seconds since 1970.
     pub time: u32,
 }
 
 impl Desk<'_> {
     /// Writes the list of devices and the passphrase, and has the bundles and their image made.
-    pub fn lay_out(&self, agent: &Path) -> Result<()> {
+    pub fn lay_out(&self) -> Result<()> {
         let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
         let (board, home, wpa3, open) = (
             self.board,
@@ -139,17 +161,18 @@ impl Desk<'_> {
             "--output".as_ref(),
             "made".as_ref(),
             "--agent".as_ref(),
-            agent.as_ref(),
+            self.agent.as_ref(),
         ];
         self.run(&build)
     }
 
-    fn put(&self, name: &str, text: &str) -> Result<()> {
+    /// Writes a file there.
+    pub fn put(&self, name: &str, text: &str) -> Result<()> {
         fs::write(self.folder.join(name), text).with_context(|| format!("while writing {name}"))
     }
 
     /// Runs this program as it is typed, in the folder.
-    fn run(&self, words: &[impl AsRef<OsStr>]) -> Result<()> {
+    pub fn run(&self, words: &[impl AsRef<OsStr>]) -> Result<()> {
         // By its name it may be another by now: the tests build this program as well (proc(5)).
         let outcome = Command::new("/proc/self/exe")
             .args(words)
@@ -178,7 +201,7 @@ impl Desk<'_> {
             "--device",
             device,
         ])?;
-        Ok(without_faults(
+        Ok(Made::of(
             self.folder.join("made").join(format!("{device}.img")),
         ))
     }
@@ -220,7 +243,7 @@ fn edited_packed(desk: &Desk) -> Result<Made> {
         "--hostname",
         "moved-too",
     ])?;
-    Ok(without_faults(desk.packed.to_owned()))
+    Ok(Made::of(desk.packed.to_owned()))
 }
 
 /// A device's image after somebody made mistakes in each file of its `site/`.
@@ -235,12 +258,8 @@ fn mistaken(desk: &Desk) -> Result<Made> {
     let image = desk.folder.join("mistaken.img");
     let draft = Draft::create(&image, ImageFormat::Img)?;
     Base::open(&right, desk.time)?.write(draft, &site)?;
-    Ok(Made { image, faults })
-}
-
-fn without_faults(image: PathBuf) -> Made {
-    Made {
-        image,
-        faults: Vec::new(),
-    }
+    Ok(Made {
+        faults,
+        ..Made::of(image)
+    })
 }

@@ -1,6 +1,7 @@
 //! What a guest's console tells, and whether it is what was expected. Pure.
 //!
-//! The kit writes `E2E saw WHAT VALUE` a line; the image's init says a fault of `site/` as `footbridge: site/FILE, line N: ...`.
+//! The kit writes `E2E saw WHAT VALUE` a line; the image's init says a fault of `site/` as `footbridge: site/FILE, line N: ...; next: ...`, and
+//! other things about a file without a next step.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,8 @@ pub struct Expected {
     pub network: &'static str,
     /// What it calls itself.
     pub hostname: &'static str,
+    /// The SSH key that may log in; without one there is no server.
+    pub ssh_key: Option<&'static str>,
     /// The address of its Wi-Fi side.
     pub address: Address,
 }
@@ -33,6 +36,15 @@ pub enum Address {
     },
 }
 
+/// What a card has to tell of its files: the beginnings of lines, all of them.
+#[derive(Clone, Copy, Default)]
+pub struct Told<'a> {
+    /// What is wrong, on the console and in the status.
+    pub faults: &'a [String],
+    /// What is not, on the console.
+    pub notes: &'a [String],
+}
+
 /// What a guest told on its console.
 pub struct Seen {
     facts: BTreeMap<String, String>,
@@ -40,6 +52,8 @@ pub struct Seen {
     failed: Vec<String>,
     /// Faults of `site/` as the console has them.
     console: Vec<String>,
+    /// What else the console says about files of the card.
+    notes: Vec<String>,
     /// Faults of `site/` as the status has them.
     status: Vec<String>,
     /// Whether the kit came to its end.
@@ -60,27 +74,28 @@ impl Seen {
             .filter(|check| !check.passed)
             .map(|check| format!("{} failed: {}", check.name, check.detail))
             .collect();
-        let console = lines
+        let (console, notes) = lines
             .iter()
             .filter_map(|line| line.strip_prefix("footbridge: "))
-            .filter(|said| is_fault(said))
+            .filter(|said| is_of_a_file(said))
             .map(ToOwned::to_owned)
-            .collect();
+            .partition(|said| said.contains("; next: "));
         let status = facts.get("status").map_or("", String::as_str);
         Seen {
             status: problems(status)
                 .into_iter()
-                .filter(|what| is_fault(what))
+                .filter(|what| is_of_a_file(what))
                 .collect(),
             facts,
             failed,
             console,
+            notes,
             whole,
         }
     }
 
     /// Returns what is wrong, a line each: what was expected, and what was seen.
-    pub fn judge(&self, expected: &Expected, faults: &[String]) -> Vec<String> {
+    pub fn judge(&self, expected: &Expected, told: &Told) -> Vec<String> {
         let mut wrong = self.failed.clone();
         if !self.whole {
             wrong.push("the guest ended, or hung, before it had told all".into());
@@ -96,6 +111,7 @@ impl Seen {
         let mut equals = |what: &str, value: &str| differs(what, &value, self.fact(what) == value);
         equals("network", expected.network);
         equals("hostname", expected.hostname);
+        equals("ssh-keys", expected.ssh_key.unwrap_or_default());
         match &expected.address {
             Address::Static { address, gateway } => {
                 equals("address", address);
@@ -111,17 +127,22 @@ impl Seen {
                 differs("address", &wanted, is_one && is_there);
             }
         }
-        for (place, told) in [
-            ("on the console", &self.console),
-            ("in the status", &self.status),
+        if expected.ssh_key.is_some() {
+            let answers = self.fact("ssh").starts_with("SSH-2.0-");
+            differs("ssh", &"the greeting of a server", answers);
+        }
+        for (place, lines, wanted) in [
+            ("on the console", &self.console, told.faults),
+            ("on the console", &self.notes, told.notes),
+            ("in the status", &self.status, told.faults),
         ] {
-            for fault in faults {
-                if !told.iter().any(|line| line.starts_with(fault)) {
-                    wrong.push(format!("{place}: nothing begins with `{fault}`"));
+            for beginning in wanted {
+                if !lines.iter().any(|line| line.starts_with(beginning)) {
+                    wrong.push(format!("{place}: nothing begins with `{beginning}`"));
                 }
             }
-            for line in told {
-                if !faults.iter().any(|fault| line.starts_with(fault)) {
+            for line in lines {
+                if !wanted.iter().any(|beginning| line.starts_with(beginning)) {
                     wrong.push(format!("{place}: unexpected: {line}"));
                 }
             }
@@ -140,9 +161,9 @@ impl Seen {
         )
     }
 
-    /// Returns the faults that the console told.
-    pub fn faults_told(&self) -> &[String] {
-        &self.console
+    /// Returns what the console told of files.
+    pub fn told(&self) -> impl Iterator<Item = &String> {
+        self.notes.iter().chain(&self.console)
     }
 
     fn fact(&self, what: &str) -> &str {
@@ -150,7 +171,7 @@ impl Seen {
     }
 }
 
-fn is_fault(said: &str) -> bool {
+fn is_of_a_file(said: &str) -> bool {
     ["site/", "rpi-preseed.toml"]
         .iter()
         .any(|place| said.starts_with(place))
@@ -172,6 +193,7 @@ mod tests {
     const EXPECTED: Expected = Expected {
         network: "home",
         hostname: "footbridge",
+        ssh_key: None,
         address: Address::Leased {
             subnet: "192.168.77.",
             gateway: "192.168.77.1",
@@ -181,7 +203,11 @@ mod tests {
     fn judged(lines: &str, faults: &[&str]) -> Vec<String> {
         let lines: Vec<String> = lines.lines().map(ToOwned::to_owned).collect();
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        Seen::on(&lines, true).judge(&EXPECTED, &faults)
+        let told = Told {
+            faults: &faults,
+            notes: &[],
+        };
+        Seen::on(&lines, true).judge(&EXPECTED, &told)
     }
 
     const RIGHT: &str = "E2E saw network home \nE2E saw hostname footbridge \nE2E saw address 192.168.77.130/24 \n\
@@ -191,14 +217,14 @@ mod tests {
     fn what_is_right_and_what_is_told_of_faults() {
         assert!(judged(RIGHT, &[]).is_empty());
         let told = format!(
-            "{RIGHT}footbridge: starting\nfootbridge: site/hostname, line 1: not a name\n\
+            "{RIGHT}footbridge: starting\nfootbridge: site/hostname, line 1: not a name; next: name it\n\
              E2E saw status {{\"problems\":[{{\"what\":\"site/hostname, line 1: not a name\",\"next\":\"\"}},{{\"what\":\"no cable\"}}]}}\n"
         );
         assert!(judged(&told, &["site/hostname, line 1: "]).is_empty());
         assert_eq!(
             judged(&told, &[]),
             [
-                "on the console: unexpected: site/hostname, line 1: not a name",
+                "on the console: unexpected: site/hostname, line 1: not a name; next: name it",
                 "in the status: unexpected: site/hostname, line 1: not a name"
             ]
         );
@@ -226,11 +252,41 @@ mod tests {
                 "address: expected one address 192.168.77.N, saw `192.168.77.130/24 10.0.0.1/8`"
             ]
         );
-        let nothing = Seen::on(&[], false).judge(&EXPECTED, &[]);
+        let nothing = Seen::on(&[], false).judge(&EXPECTED, &Told::default());
         assert_eq!(
             nothing[0],
             "the guest ended, or hung, before it had told all"
         );
         assert_eq!(nothing.len(), 6, "{nothing:?}");
+    }
+
+    #[test]
+    fn what_is_told_of_files_is_expected_and_whoever_may_log_in() {
+        let expected = Expected {
+            ssh_key: Some("ssh-ed25519 AAAA me"),
+            ..EXPECTED
+        };
+        let note = ["rpi-preseed.toml: taken over".to_owned()];
+        let judged = |lines: &str, notes: &[String]| {
+            let lines: Vec<String> = lines.lines().map(ToOwned::to_owned).collect();
+            Seen::on(&lines, true).judge(&expected, &Told { faults: &[], notes })
+        };
+        let lines = format!(
+            "{RIGHT}footbridge: rpi-preseed.toml: taken over into site/: hostname\n\
+             E2E saw ssh-keys ssh-ed25519 AAAA me \nE2E saw ssh SSH-2.0-dropbear \n"
+        );
+        assert!(judged(&lines, &note).is_empty());
+        assert_eq!(
+            judged(RIGHT, &note),
+            [
+                "ssh-keys: expected ssh-ed25519 AAAA me, saw ``",
+                "ssh: expected the greeting of a server, saw ``",
+                "on the console: nothing begins with `rpi-preseed.toml: taken over`",
+            ]
+        );
+        assert_eq!(
+            judged(&lines, &[]),
+            ["on the console: unexpected: rpi-preseed.toml: taken over into site/: hostname"]
+        );
     }
 }
