@@ -35,6 +35,7 @@ pub const CARDS: &[Card] = &[
             network: "home",
             hostname: "bar-counter",
             ssh_key: None,
+            tells: true,
             address: Address::Static {
                 address: "192.168.77.55/24",
                 gateway: "192.168.77.1",
@@ -48,6 +49,7 @@ pub const CARDS: &[Card] = &[
             network: "wpa3",
             hostname: "office-3",
             ssh_key: None,
+            tells: true,
             address: Address::Leased {
                 subnet: "10.88.3.",
                 gateway: "10.88.3.1",
@@ -61,6 +63,7 @@ pub const CARDS: &[Card] = &[
             network: "open",
             hostname: "lobby-screen",
             ssh_key: None,
+            tells: true,
             address: Address::Static {
                 address: "172.16.44.9/24",
                 gateway: "172.16.44.1",
@@ -74,6 +77,7 @@ pub const CARDS: &[Card] = &[
             network: "open",
             hostname: "moved",
             ssh_key: None,
+            tells: true,
             address: Address::Leased {
                 subnet: "172.16.44.",
                 gateway: "172.16.44.1",
@@ -87,6 +91,7 @@ pub const CARDS: &[Card] = &[
             network: "wpa3",
             hostname: "moved-too",
             ssh_key: None,
+            tells: false,
             address: Address::Static {
                 address: "10.88.3.77/24",
                 gateway: "10.88.3.1",
@@ -100,13 +105,14 @@ pub const CARDS: &[Card] = &[
             network: "home",
             hostname: imager::HOSTNAME,
             ssh_key: Some(imager::SSH_KEY),
+            tells: false,
             address: Address::Leased {
                 subnet: "192.168.77.",
                 gateway: "192.168.77.1",
             },
         },
     },
-    // Its own network is the one without a mistake; what is mistaken is as if nobody had said anything.
+    // Its own network is the one without a mistake; what is mistaken is as if nobody had said anything, and tells nothing of itself.
     Card {
         name: "mistaken",
         make: mistaken,
@@ -114,6 +120,7 @@ pub const CARDS: &[Card] = &[
             network: "home",
             hostname: "footbridge",
             ssh_key: None,
+            tells: false,
             address: Address::Leased {
                 subnet: "192.168.77.",
                 gateway: "192.168.77.1",

@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
+use crate::fleet::status::ask::{Answer, STATUS_PORT, parse};
 use crate::guest::parse_check;
+use crate::networks::{OPEN_SSID, SSID, WPA3_SSID};
 
 /// What is to be seen of a card.
 pub struct Expected {
@@ -16,6 +19,8 @@ pub struct Expected {
     pub hostname: &'static str,
     /// The SSH key that may log in; without one there is no server.
     pub ssh_key: Option<&'static str>,
+    /// Whether it tells machines of its network how it is.
+    pub tells: bool,
     /// The address of its Wi-Fi side.
     pub address: Address,
 }
@@ -131,6 +136,7 @@ impl Seen {
             let answers = self.fact("ssh").starts_with("SSH-2.0-");
             differs("ssh", &"the greeting of a server", answers);
         }
+        wrong.extend(self.judge_told(expected));
         for (place, lines, wanted) in [
             ("on the console", &self.console, told.faults),
             ("on the console", &self.notes, told.notes),
@@ -150,10 +156,55 @@ impl Seen {
         wrong
     }
 
+    /// Returns what is wrong with what the device tells machines of its network, as `cargo xtask fleet status` reads it.
+    fn judge_told(&self, expected: &Expected) -> Vec<String> {
+        let said = self.fact("told");
+        if !expected.tells {
+            let told = (!said.is_empty()).then(|| format!("told: expected nothing, saw `{said}`"));
+            return told.into_iter().collect();
+        }
+        let address = self.fact("address").split('/').next().unwrap_or_default();
+        let address = address.parse().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let answer = match parse(said.as_bytes(), SocketAddrV4::new(address, STATUS_PORT)) {
+            Ok(answer) => answer,
+            Err(why) => return vec![format!("told: {why}: `{said}`")],
+        };
+        let wanted = Answer {
+            name: expected.hostname.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: "bridging".to_owned(),
+            uplink: "wlan0".to_owned(),
+            ssid: ssid_of(expected.network).map(ToOwned::to_owned),
+            problems: problems(self.fact("status")).len() as u64,
+            ..answer.clone()
+        };
+        let mut wrong = Vec::new();
+        if answer != wanted {
+            wrong.push(format!("told: expected {wanted:?}, saw {answer:?}"));
+        }
+        if answer.signal_dbm.is_none_or(|signal| signal >= 0) {
+            wrong.push(format!("told: no signal in `{said}`"));
+        }
+        if answer.uptime.is_none_or(|uptime| uptime == 0) {
+            wrong.push(format!("told: no uptime in `{said}`"));
+        }
+        let found = self.fact("found");
+        for name in [expected.hostname, "_footbridge"] {
+            if !found.contains(name) {
+                wrong.push(format!("found: no {name} in `{found}`"));
+            }
+        }
+        wrong
+    }
+
     /// Returns what was seen of the network, in a line.
     pub fn in_short(&self) -> String {
+        let tells = match self.fact("told") {
+            "" => "",
+            _ => ", tells how it is",
+        };
         format!(
-            "network {}, name {}, address {} by way of {}",
+            "network {}, name {}, address {} by way of {}{tells}",
             self.fact("network"),
             self.fact("hostname"),
             self.fact("address"),
@@ -177,6 +228,13 @@ fn is_of_a_file(said: &str) -> bool {
         .any(|place| said.starts_with(place))
 }
 
+/// Returns the name of a network as devices tell it.
+fn ssid_of(network: &str) -> Option<&'static str> {
+    let names = [("home", SSID), ("wpa3", WPA3_SSID), ("open", OPEN_SSID)];
+    let of = names.iter().find(|(name, _)| *name == network);
+    of.map(|(_, ssid)| *ssid)
+}
+
 /// Returns what is wrong by a status in JSON; nothing where that is none.
 fn problems(status: &str) -> Vec<String> {
     let status: serde_json::Value = serde_json::from_str(status).unwrap_or_default();
@@ -194,6 +252,7 @@ mod tests {
         network: "home",
         hostname: "footbridge",
         ssh_key: None,
+        tells: false,
         address: Address::Leased {
             subnet: "192.168.77.",
             gateway: "192.168.77.1",
@@ -288,5 +347,42 @@ mod tests {
             judged(&lines, &[]),
             ["on the console: unexpected: rpi-preseed.toml: taken over into site/: hostname"]
         );
+    }
+
+    #[test]
+    fn what_a_device_tells_is_what_fleet_status_would_show() {
+        let expected = Expected {
+            tells: true,
+            ..EXPECTED
+        };
+        let judged = |told: &str| {
+            let version = env!("CARGO_PKG_VERSION");
+            let lines = format!(
+                "{RIGHT}E2E saw told {told}\nE2E saw found  _footbridge _tcp local  footbridge \n"
+            )
+            .replace("VERSION", version);
+            let lines: Vec<String> = lines.lines().map(ToOwned::to_owned).collect();
+            Seen::on(&lines, true).judge(&expected, &Told::default())
+        };
+        let right = serde_json::json!({
+            "name": "footbridge", "version": "VERSION", "state": "bridging", "uplink": "wlan0",
+            "ssid": SSID, "signal_dbm": -30, "uptime": 40, "problems": 0,
+        });
+        assert!(judged(&right.to_string()).is_empty());
+        for (key, value) in [
+            ("name", "other".into()),
+            ("version", "0.0.0".into()),
+            ("state", "waiting-for-cable".into()),
+            ("ssid", serde_json::Value::Null),
+            ("signal_dbm", serde_json::Value::Null),
+            ("uptime", 0.into()),
+            ("problems", 1.into()),
+            ("uplink", 7.into()),
+        ] {
+            let mut other = right.clone();
+            other[key] = value;
+            assert_eq!(judged(&other.to_string()).len(), 1, "{key}");
+        }
+        assert_eq!(judged("").len(), 1);
     }
 }
