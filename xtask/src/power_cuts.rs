@@ -16,10 +16,11 @@ use crate::guest::{Guest, Heard, parse_check};
 use crate::image::Job;
 use crate::networks::Networks;
 use crate::progress::Bars;
+use crate::qemu::{self, Boot};
 use crate::rig::{self, Errand};
 use crate::source::Source;
 use crate::workspace::Workspace;
-use crate::{boards, interrupt, qemu};
+use crate::{boards, interrupt};
 
 /// A guest that takes longer to bridge hangs: a loaded machine needs about one minute.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -69,7 +70,8 @@ pub fn run(args: &Args) -> Result<()> {
         agent: None,
     };
     let (_, archive) = rig::build(&workspace, &job, &networks, Errand::PowerCuts, &bars)?;
-    let mut command = rig::emulator(&output, &board, &archive, scratch.path())?;
+    let boot = Boot::among_networks(&output, &board, &archive);
+    let mut command = rig::emulator(&boot, scratch.path())?;
     cut_all(args, &mut command).inspect_err(|_| {
         keep(&scratch.path().join(qemu::CARD), &workspace.target);
     })

@@ -79,7 +79,18 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-impl Boot<'_> {
+impl<'a> Boot<'a> {
+    /// One of a rig's guests, whose wired port leads to another part of the same guest.
+    pub fn among_networks(image: &'a Path, board: &'a Board, archive: &'a [u8]) -> Self {
+        Boot {
+            image,
+            board,
+            second_initramfs: archive,
+            append: "",
+            wired_port: false,
+        }
+    }
+
     /// Lays out what the firmware would load in `scratch` and returns the command that boots it.
     ///
     /// The console is the next `-serial` the caller adds.

@@ -9,12 +9,14 @@ use anyhow::{Context, Result, bail};
 use imagegen::card::site::load_settings;
 use imagegen::fleet::base::Base;
 use imagegen::make::disk::{Draft, ImageFormat};
+use toml::Value;
 
 use super::Made;
 use super::imager;
 use super::mistakes::make_mistakes;
 use super::seen::{Address, Expected};
 use crate::networks::{COUNTRY, OPEN_SSID, PASSPHRASE, SSID, WPA3_SSID};
+use crate::office;
 
 /// A card, and what is to be seen when it is booted.
 pub struct Card {
@@ -22,8 +24,32 @@ pub struct Card {
     pub name: &'static str,
     /// Makes its image.
     pub make: fn(&Desk) -> Result<Made>,
+    /// What it is booted among.
+    pub air: Air,
     /// What is to be seen.
     pub expected: Expected,
+}
+
+/// What is in the air.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Air {
+    /// `home`, `wpa3` and `open`.
+    Usual,
+    /// The network whose members a server admits.
+    Office,
+    /// Another one that is called the same, with a server that somebody else vouches for.
+    Impostor,
+}
+
+impl Air {
+    /// Returns what the kit is told of it, on the kernel's command line.
+    pub fn words(self) -> &'static str {
+        match self {
+            Air::Usual => "",
+            Air::Office => "e2e.air=office",
+            Air::Impostor => "e2e.air=impostor",
+        }
+    }
 }
 
 /// All of them.
@@ -31,6 +57,7 @@ pub const CARDS: &[Card] = &[
     Card {
         name: "listed-static",
         make: |desk| desk.listed("counter"),
+        air: Air::Usual,
         expected: Expected {
             network: "home",
             hostname: "bar-counter",
@@ -45,6 +72,7 @@ pub const CARDS: &[Card] = &[
     Card {
         name: "listed-dhcp",
         make: |desk| desk.listed("office-3"),
+        air: Air::Usual,
         expected: Expected {
             network: "wpa3",
             hostname: "office-3",
@@ -59,6 +87,7 @@ pub const CARDS: &[Card] = &[
     Card {
         name: "listed-open",
         make: |desk| desk.listed("lobby"),
+        air: Air::Usual,
         expected: Expected {
             network: "open",
             hostname: "lobby-screen",
@@ -73,6 +102,7 @@ pub const CARDS: &[Card] = &[
     Card {
         name: "edited",
         make: edited,
+        air: Air::Usual,
         expected: Expected {
             network: "open",
             hostname: "moved",
@@ -87,6 +117,7 @@ pub const CARDS: &[Card] = &[
     Card {
         name: "edited-packed",
         make: edited_packed,
+        air: Air::Usual,
         expected: Expected {
             network: "wpa3",
             hostname: "moved-too",
@@ -101,6 +132,7 @@ pub const CARDS: &[Card] = &[
     Card {
         name: "imager",
         make: imager::make,
+        air: Air::Usual,
         expected: Expected {
             network: "home",
             hostname: imager::HOSTNAME,
@@ -116,6 +148,7 @@ pub const CARDS: &[Card] = &[
     Card {
         name: "mistaken",
         make: mistaken,
+        air: Air::Usual,
         expected: Expected {
             network: "home",
             hostname: "footbridge",
@@ -125,6 +158,48 @@ pub const CARDS: &[Card] = &[
                 subnet: "192.168.77.",
                 gateway: "192.168.77.1",
             },
+        },
+    },
+    Card {
+        name: "peap",
+        make: |desk| member(desk, &by_password()),
+        air: Air::Office,
+        expected: Expected {
+            network: "office",
+            hostname: "clerk",
+            ssh_key: None,
+            tells: true,
+            address: Address::Leased {
+                subnet: "10.60.5.",
+                gateway: "10.60.5.1",
+            },
+        },
+    },
+    Card {
+        name: "eap-tls",
+        make: |desk| member(desk, &by_certificate()),
+        air: Air::Office,
+        expected: Expected {
+            network: "office",
+            hostname: "clerk",
+            ssh_key: None,
+            tells: true,
+            address: Address::Leased {
+                subnet: "10.60.5.",
+                gateway: "10.60.5.1",
+            },
+        },
+    },
+    Card {
+        name: "impostor",
+        make: |desk| member(desk, &by_password()),
+        air: Air::Impostor,
+        expected: Expected {
+            network: "",
+            hostname: "clerk",
+            ssh_key: None,
+            tells: false,
+            address: Address::None,
         },
     },
 ];
@@ -251,6 +326,43 @@ fn edited_packed(desk: &Desk) -> Result<Made> {
         "moved-too",
     ])?;
     Ok(Made::of(desk.packed.to_owned()))
+}
+
+/// A device's image, with its static address, moved to the network with a server.
+fn member(desk: &Desk, proof: &str) -> Result<Made> {
+    let made = desk.listed("counter")?;
+    let [ssid, server] = [office::SSID, office::SERVER_NAME].map(Value::from);
+    let config = format!(
+        "country = \"{COUNTRY}\"\nhostname = \"clerk\"\n\n[[network]]\nssid = {ssid}\nca-file = \"{}\"\nserver-name = {server}\n{proof}\n\
+         [uplink]\naddress = \"dhcp\"\n",
+        office::AUTHORITY,
+    );
+    desk.put("office.toml", &config)?;
+    let image = made.image.to_string_lossy();
+    desk.run(&["site", &image, "--config", "office.toml"])?;
+    Ok(made)
+}
+
+fn by_password() -> String {
+    let [identity, anonymous, password] = [
+        office::IDENTITY,
+        office::ANONYMOUS_IDENTITY,
+        office::PASSWORD,
+    ]
+    .map(Value::from);
+    format!(
+        "security = \"peap\"\nidentity = {identity}\nanonymous-identity = {anonymous}\npassword = {password}\n"
+    )
+}
+
+fn by_certificate() -> String {
+    format!(
+        "security = \"eap-tls\"\nidentity = \"{}\"\ncertificate-file = \"{}\"\nkey-file = \"{}\"\nkey-password-file = \"{}\"\n",
+        office::MACHINE,
+        office::MEMBER,
+        office::MEMBER_KEY,
+        office::MEMBER_KEY_PASSWORD,
+    )
 }
 
 /// A device's image after somebody made mistakes in each file of its `site/`.

@@ -31,6 +31,9 @@ const PRESEED: &str = "rpi-preseed.toml";
 /// Where its settings end up.
 const SITE: &str = "site";
 
+/// What is looked at together, in bytes.
+const BLOCK: usize = 512;
+
 /// What the image was made with, and nothing of which counts once the form is filled in.
 const MAKERS_SSID: &str = "Workbench";
 const MAKERS_PASSPHRASE: &str = "only for whoever makes images";
@@ -226,14 +229,130 @@ impl Storage for Disk {
 }
 
 fn holds(bytes: &[u8], text: &str) -> bool {
-    let first = text.as_bytes().first();
-    let mut begins = bytes.iter().enumerate();
-    begins.any(|(at, byte)| Some(byte) == first && bytes[at..].starts_with(text.as_bytes()))
+    let text = text.as_bytes();
+    let blocks = bytes.chunks(BLOCK).enumerate();
+    // Most of a card is empty, and that is seen faster.
+    let mut candidates = blocks.filter(|(_, block)| block.contains(&text[0]));
+    candidates.any(|(number, _)| {
+        let at = number * BLOCK;
+        let end = bytes.len().min(at + BLOCK + text.len() - 1);
+        bytes[at..end]
+            .windows(text.len())
+            .any(|window| window == text)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use imagegen::make::fat::{FatLabel, FatOptions, write_fat32};
+    use imagegen::mbr::{Partition, PartitionKind};
+    use imagegen::tree::{Node, Tree};
+    use tempfile::NamedTempFile;
+
     use super::*;
+
+    const FIRST_SECTOR: u32 = 8192;
+    const SIZE: u64 = 64 << 20;
+
+    fn taken_over() -> TakenOver {
+        TakenOver {
+            key: "ab".repeat(32),
+            secrets: vec![("the hash of the password", PASSWORD_HASH.to_owned())],
+            time: 1_700_000_000,
+        }
+    }
+
+    /// A card with a boot partition and nothing else, before anybody filled a form in.
+    fn card() -> NamedTempFile {
+        let mut tree = Tree::new();
+        for (path, text) in [
+            ("site/hostname", "footbridge\n"),
+            ("site/wpa_supplicant.conf", "network={\n}\n"),
+        ] {
+            tree.ensure_parents(path).unwrap();
+            tree.insert(path, Node::file(0o644, text.as_bytes()))
+                .unwrap();
+        }
+        let options = FatOptions {
+            size: SIZE,
+            first_sector: FIRST_SECTOR,
+            volume_id: 1,
+            label: FatLabel::new("BOOT").unwrap(),
+            time: 1_700_000_000,
+        };
+        let mut fat = tempfile::tempfile().unwrap();
+        write_fat32(&tree, &options, &mut fat).unwrap();
+        let mut bytes = vec![0; SIZE as usize];
+        let written = fat.metadata().unwrap().len().min(SIZE) as usize;
+        fat.read_exact_at(&mut bytes[..written], 0).unwrap();
+        let mut table = PartitionTable::default();
+        table.partitions[usize::from(BOOT_PARTITION) - 1] = Some(Partition {
+            kind: PartitionKind::FAT32_LBA,
+            first_sector: FIRST_SECTOR,
+            sectors: (SIZE / SECTOR_SIZE) as u32,
+        });
+        let card = NamedTempFile::new().unwrap();
+        let file = card.as_file();
+        file.write_all_at(&table.encode(), 0).unwrap();
+        file.write_all_at(&bytes, u64::from(FIRST_SECTOR) * SECTOR_SIZE)
+            .unwrap();
+        card
+    }
+
+    /// Changes a card as the device does; with nothing in it, a file goes.
+    fn change(card: &Path, directory: &str, files: &[(&str, Option<&str>)]) {
+        let mut boot = BootPartition::open(card).unwrap();
+        let changes: Vec<FileChange> = files
+            .iter()
+            .map(|(name, text)| FileChange {
+                name: (*name).to_owned(),
+                contents: text.map(|text| text.as_bytes().to_vec()),
+            })
+            .collect();
+        change_files(&mut boot.disk, boot.offset, directory, &changes, 0).unwrap();
+    }
+
+    #[test]
+    fn what_is_left_on_a_card_is_found() {
+        let taken_over = taken_over();
+        let card = card();
+        let path = card.path();
+        taken_over.fill_in(path).unwrap();
+        // Nobody took anything over.
+        assert_eq!(
+            taken_over.look_at(path).unwrap(),
+            [
+                "the card: rpi-preseed.toml is still there",
+                "the card: site/hostname is not what was filled in",
+                "the card: site/authorized_keys is not what was filled in",
+                "the card: site/wpa_supplicant.conf is not what was filled in",
+                "the card: the hash of the password can still be read on it",
+                "the card: the network's key can still be read on it",
+            ]
+        );
+        let networks = format!("network={{\n\tpsk={}\n}}\n", taken_over.key);
+        change(path, "", &[(PRESEED, None)]);
+        change(
+            path,
+            SITE,
+            &[
+                ("hostname", Some(HOSTNAME)),
+                ("authorized_keys", Some(SSH_KEY)),
+                (SUPPLICANT_FILE, Some(&networks)),
+            ],
+        );
+        assert!(taken_over.look_at(path).unwrap().is_empty());
+        // A copy of the key in clusters that belong to nobody.
+        let boot = BootPartition::open(path).unwrap();
+        let end = boot.offset + boot.size - SECTOR_SIZE;
+        card.as_file()
+            .write_all_at(taken_over.key.as_bytes(), end)
+            .unwrap();
+        assert_eq!(
+            taken_over.look_at(path).unwrap(),
+            ["the card: the network's key can still be read on it"]
+        );
+    }
 
     #[test]
     fn bytes_are_found_wherever_they_lie() {
@@ -247,16 +366,16 @@ mod tests {
         ] {
             assert_eq!(holds(bytes.as_bytes(), "key"), found, "{bytes}");
         }
+        for at in BLOCK - 3..BLOCK + 1 {
+            let mut bytes = [0; 2 * BLOCK];
+            bytes[at..at + 3].copy_from_slice(b"key");
+            assert!(holds(&bytes, "key"), "at {at}");
+        }
     }
 
     #[test]
     fn the_form_is_toml_whatever_the_network_is_called() {
-        let taken_over = TakenOver {
-            key: "ab".repeat(32),
-            secrets: Vec::new(),
-            time: 0,
-        };
-        let form: toml::Table = taken_over.form().parse().unwrap();
+        let form: toml::Table = taken_over().form().parse().unwrap();
         assert_eq!(form["wlan"]["ssid"].as_str(), Some(SSID));
         assert_eq!(form["wlan"]["password"].as_str(), Some(&*"ab".repeat(32)));
         assert_eq!(form["ssh"]["authorized_keys"][0].as_str(), Some(SSH_KEY));

@@ -2,7 +2,8 @@
 //!
 //! Three devices of a fleet's list; an image and a compressed one that `cargo xtask site` changed; one as Raspberry Pi Imager leaves it, which is
 //! booted twice; one with the mistakes that people make in a text editor. Each is booted among the same three simulated networks and has to
-//! bridge in its own, under its own name and address, or in spite of the mistakes, and say what they are. Images are made by the commands that
+//! bridge in its own, under its own name and address, or in spite of the mistakes, and say what they are. Two more are for a network whose
+//! members a server admits, and a third meets somebody else's of the same name, which it has to refuse. Images are made by the commands that
 //! people type.
 
 mod cards;
@@ -22,13 +23,15 @@ use imagegen::make::disk::ImageFormat;
 use crate::guest::{Guest, Heard};
 use crate::image::Job;
 use crate::networks::Networks;
+use crate::office::Office;
 use crate::progress::Bars;
+use crate::qemu::{self, Boot};
 use crate::rig::{self, Errand};
 use crate::source::Source;
 use crate::usage::{self, UsageError};
 use crate::workspace::Workspace;
-use crate::{agent, boards, interrupt, qemu, tools};
-use cards::{CARDS, Card, Desk};
+use crate::{agent, boards, interrupt, tools};
+use cards::{Air, CARDS, Card, Desk};
 use imager::TakenOver;
 use seen::{Expected, Seen, Told};
 
@@ -59,7 +62,10 @@ pub fn run(args: &Args) -> Result<()> {
     let bars = Bars::new();
     let scratch = tempfile::tempdir()?;
     let _unfinished = interrupt::Unfinished::scratch(scratch.path());
-    let networks = Networks::new()?;
+    let mut networks = Networks::new()?;
+    if cards.iter().any(|card| card.air != Air::Usual) {
+        networks.office = Some(Office::make(scratch.path())?);
+    }
     let agent = agent::build(&workspace, &board, &args.source, &bars)?;
     let packed = scratch.path().join("packed.img.zst");
     let job = Job {
@@ -115,9 +121,13 @@ fn try_card(
         begin.elapsed().as_secs_f64()
     );
     let scratch = tempfile::tempdir_in(desk.folder)?;
+    let boot = Boot {
+        append: card.air.words(),
+        ..Boot::among_networks(&made.image, board, archive)
+    };
     let mut trial = Trial {
         expected: &card.expected,
-        command: rig::emulator(&made.image, board, archive, scratch.path())?,
+        command: rig::emulator(&boot, scratch.path())?,
         consoles,
     };
     let told = Told {

@@ -10,10 +10,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use crate::fleet::status::ask::{Answer, STATUS_PORT, parse};
 use crate::guest::parse_check;
 use crate::networks::{OPEN_SSID, SSID, WPA3_SSID};
+use crate::office;
 
 /// What is to be seen of a card.
 pub struct Expected {
-    /// The network that has it as a guest; there is no other.
+    /// The network that has it as a guest; there is no other. Empty if none has.
     pub network: &'static str,
     /// What it calls itself.
     pub hostname: &'static str,
@@ -39,6 +40,8 @@ pub enum Address {
         subnet: &'static str,
         gateway: &'static str,
     },
+    /// None at all.
+    None,
 }
 
 /// What a card has to tell of its files: the beginnings of lines, all of them.
@@ -123,6 +126,9 @@ impl Seen {
                 equals("gateway", gateway);
                 equals("lease-name", "");
             }
+            Address::None => ["address", "gateway", "lease-name"]
+                .into_iter()
+                .for_each(|what| equals(what, "")),
             Address::Leased { subnet, gateway } => {
                 equals("gateway", gateway);
                 equals("lease-name", expected.hostname);
@@ -230,7 +236,12 @@ fn is_of_a_file(said: &str) -> bool {
 
 /// Returns the name of a network as devices tell it.
 fn ssid_of(network: &str) -> Option<&'static str> {
-    let names = [("home", SSID), ("wpa3", WPA3_SSID), ("open", OPEN_SSID)];
+    let names = [
+        ("home", SSID),
+        ("wpa3", WPA3_SSID),
+        ("open", OPEN_SSID),
+        ("office", office::SSID),
+    ];
     let of = names.iter().find(|(name, _)| *name == network);
     of.map(|(_, ssid)| *ssid)
 }
