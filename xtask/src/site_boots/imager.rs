@@ -13,9 +13,9 @@ use anyhow::{Context, Result, ensure};
 use imagegen::credentials::{Psk, Ssid};
 use imagegen::make::fat::change::{FileChange, Storage, change_files, read_files};
 use imagegen::mbr::{PartitionTable, SECTOR_SIZE};
+use imagegen::plan::boot::COMMAND_LINE_FILE;
 use imagegen::plan::disk::BOOT_PARTITION;
 use imagegen::plan::site::SUPPLICANT_FILE;
-use toml::Value;
 
 use super::Made;
 use super::cards::Desk;
@@ -42,6 +42,9 @@ const MAKERS_SSH_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCA
 /// The hash of a password for a user whom there is not here; Imager asks for both.
 const PASSWORD_HASH: &str =
     "$y$j9T$vJmDxXZ3rSCkLr8gZCVRD/$N0bodyHasThisPasswordHereNorEverWillHave0ne";
+
+/// What connects a device to Raspberry Pi Connect, once.
+const CONNECT_TOKEN: &str = "rpuak_N0DeviceOfOursAsksForThis";
 
 /// What a card must not have left, and what it must have, once Imager's file was taken over.
 pub struct TakenOver {
@@ -78,6 +81,7 @@ pub fn make(desk: &Desk) -> Result<Made> {
         key: key_of(SSID, PASSPHRASE)?,
         secrets: vec![
             ("the hash of the password", PASSWORD_HASH.to_owned()),
+            ("the token", CONNECT_TOKEN.to_owned()),
             (
                 "the key of the network before",
                 key_of(MAKERS_SSID, MAKERS_PASSPHRASE)?,
@@ -88,7 +92,7 @@ pub fn make(desk: &Desk) -> Result<Made> {
     taken_over.fill_in(&image)?;
     Ok(Made {
         notes: vec![format!(
-            "{PRESEED}: taken over into site/: authorized_keys, hostname, wpa_supplicant.conf; without a meaning here: [locale], [user]"
+            "{PRESEED}: taken over into site/: authorized_keys, hostname, wpa_supplicant.conf; without a meaning here: [connect], [locale], [user]"
         )],
         taken_over: Some(taken_over),
         ..Made::of(image)
@@ -104,11 +108,21 @@ fn key_of(ssid: &str, passphrase: &str) -> Result<String> {
 impl TakenOver {
     fn fill_in(&self, image: &Path) -> Result<()> {
         let mut boot = BootPartition::open(image)?;
-        let change = FileChange {
-            name: PRESEED.to_owned(),
-            contents: Some(self.form().into_bytes()),
-        };
-        change_files(&mut boot.disk, boot.offset, "", &[change], self.time)?;
+        // The country goes to the kernel, too; the line has no end then.
+        let files = read_files(&boot.disk, boot.offset, "")?;
+        let line = files
+            .get(COMMAND_LINE_FILE)
+            .context("there is no command line")?;
+        let line = format!(
+            "{} cfg80211.ieee80211_regdom={COUNTRY}",
+            String::from_utf8_lossy(line).trim()
+        );
+        let changes =
+            [(PRESEED, self.form()), (COMMAND_LINE_FILE, line)].map(|(name, text)| FileChange {
+                name: name.to_owned(),
+                contents: Some(text.into_bytes()),
+            });
+        change_files(&mut boot.disk, boot.offset, "", &changes, self.time)?;
         // What is looked for later is there to be found.
         let bytes = boot.bytes()?;
         for (what, secret) in self.every_secret() {
@@ -117,22 +131,24 @@ impl TakenOver {
         Ok(())
     }
 
-    /// Imager's file, as Imager 2 writes it with all of its form filled in.
+    /// Imager's file, as version 2.0.11 of Imager writes it.
     fn form(&self) -> String {
-        let text = |text: &str| Value::from(text).to_string();
+        let text = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
         format!(
             "config_version = \"1.0\"\n\n\
              [system]\nhostname = {}\n\n\
              [user]\nname = \"owner\"\npassword = {}\npassword_encrypted = true\n\n\
              [ssh]\nenabled = true\npassword_authentication = false\nauthorized_keys = [\n  {},\n]\n\n\
              [wlan]\nssid = {}\npassword = {}\npassword_encrypted = true\nhidden = false\ncountry = {}\n\n\
-             [locale]\nkeymap = \"de\"\ntimezone = \"Europe/Berlin\"\n",
+             [locale]\nkeymap = \"de\"\ntimezone = \"Europe/Berlin\"\n\n\
+             [connect]\nenabled = true\nmode = \"token\"\ntoken = {}\n",
             text(HOSTNAME),
             text(PASSWORD_HASH),
             text(SSH_KEY),
             text(SSID),
             text(&self.key),
             text(COUNTRY),
+            text(CONNECT_TOKEN),
         )
     }
 
@@ -266,6 +282,7 @@ mod tests {
     fn card() -> NamedTempFile {
         let mut tree = Tree::new();
         for (path, text) in [
+            (COMMAND_LINE_FILE, "quiet\n"),
             ("site/hostname", "footbridge\n"),
             ("site/wpa_supplicant.conf", "network={\n}\n"),
         ] {
