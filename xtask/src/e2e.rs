@@ -13,6 +13,7 @@ use crate::guest::{Guest, Heard, parse_check};
 use crate::image::Job;
 use crate::networks::Networks;
 use crate::progress::Bars;
+use crate::qemu::Boot;
 use crate::rig::{self, Errand};
 use crate::source::Source;
 use crate::workspace::Workspace;
@@ -57,7 +58,8 @@ pub fn run(args: &Args) -> Result<()> {
         agent: None,
     };
     let (_, archive) = rig::build(&workspace, &job, &networks, Errand::Checks, &bars)?;
-    let mut command = rig::emulator(&output, &board, &archive, scratch.path())?;
+    let boot = Boot::among_networks(&output, &board, &archive);
+    let mut command = rig::emulator(&boot, scratch.path())?;
     follow(&Guest::start(&mut command)?, args.console)
 }
 

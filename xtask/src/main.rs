@@ -17,6 +17,7 @@ mod image;
 mod interrupt;
 mod lock;
 mod networks;
+mod office;
 mod origin;
 mod papers;
 mod plan;
@@ -76,7 +77,7 @@ enum Command {
     E2e(e2e::Args),
     /// Cut an emulated board's power again and again, and see it come back
     PowerCuts(power_cuts::Args),
-    /// Boot devices of a fleet and cards with edited settings, and see each join the network it is meant for
+    /// Boot devices of a fleet, cards with edited settings or Imager's, and members of a network with a server, and see each join its network
     SiteBoots(site_boots::Args),
     /// Measure the agent, or the image builder, beside what it replaces
     #[command(subcommand)]

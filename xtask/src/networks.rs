@@ -14,6 +14,7 @@ use imagegen::site::{self, CountryCode, SiteOptions};
 use imagegen::tree::{Node, Tree};
 
 use crate::image;
+use crate::office::Office;
 use crate::workspace::Workspace;
 
 /// A network name with all that templates and shells stumble over.
@@ -32,6 +33,8 @@ pub struct Networks {
     /// The one the image is made for.
     pub home: Network,
     others: Vec<Network>,
+    /// The one whose members a server admits, where it is in the air.
+    pub office: Option<Office>,
 }
 
 /// A network in the air.
@@ -60,6 +63,7 @@ impl Networks {
                 Network::new("wpa3", WPA3_SSID, Security::Wpa3(passphrase), some)?,
                 Network::new("open", OPEN_SSID, Security::Open, None)?,
             ],
+            office: None,
         })
     }
 
@@ -67,6 +71,9 @@ impl Networks {
     pub fn describe(&self, workspace: &Workspace, board: &Board, tree: &mut Tree) -> Result<()> {
         for network in self.others.iter().chain([&self.home]) {
             network.describe(workspace, board, tree)?;
+        }
+        if let Some(office) = &self.office {
+            office.describe(tree)?;
         }
         tree.insert("e2e/country", Node::file(0o644, COUNTRY.as_bytes()))?;
         Ok(())

@@ -16,6 +16,7 @@ use crate::guest::{Guest, Heard, parse_check};
 use crate::image::Job;
 use crate::networks::Networks;
 use crate::progress::Bars;
+use crate::qemu::{self, Boot};
 use crate::rig::{self, Errand};
 use crate::source::Source;
 use crate::workspace::Workspace;
@@ -69,9 +70,10 @@ pub fn run(args: &Args) -> Result<()> {
         agent: None,
     };
     let (_, archive) = rig::build(&workspace, &job, &networks, Errand::PowerCuts, &bars)?;
-    let mut command = rig::emulator(&output, &board, &archive, scratch.path())?;
+    let boot = Boot::among_networks(&output, &board, &archive);
+    let mut command = rig::emulator(&boot, scratch.path())?;
     cut_all(args, &mut command).inspect_err(|_| {
-        keep(&scratch.path().join("card.img"), &workspace.target);
+        keep(&scratch.path().join(qemu::CARD), &workspace.target);
     })
 }
 

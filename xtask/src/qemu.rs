@@ -23,6 +23,9 @@ use crate::{
     workspace::Workspace,
 };
 
+/// The card of a boot, in its scratch folder.
+pub const CARD: &str = "card.img";
+
 /// Which image to boot, and as which board.
 #[derive(clap::Args)]
 pub struct Args {
@@ -98,7 +101,18 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-impl Boot<'_> {
+impl<'a> Boot<'a> {
+    /// One of a rig's guests, whose wired port leads to another part of the same guest.
+    pub fn among_networks(image: &'a Path, board: &'a Board, archive: &'a [u8]) -> Self {
+        Boot {
+            image,
+            board,
+            second_initramfs: archive,
+            append: "",
+            wired_port: false,
+        }
+    }
+
     /// Lays out what the firmware would load in `scratch` and returns the command that boots it.
     ///
     /// The console is the next `-serial` the caller adds.
@@ -179,7 +193,7 @@ impl Boot<'_> {
     }
 
     fn card(&self, scratch: &Path) -> Result<PathBuf> {
-        let card = scratch.join("card.img");
+        let card = scratch.join(CARD);
         let mut image = open_image_file(self.image).context("while reading the image")?;
         let mut file = File::create(&card).context("while making the card")?;
         let size = io::copy(&mut image, &mut file).context("while copying the image")?;

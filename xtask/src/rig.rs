@@ -116,15 +116,8 @@ pub fn build(
     Ok((outcome, archive))
 }
 
-/// Returns the emulator for an image and its archive, with the guest's console on its standard streams.
-pub fn emulator(image: &Path, board: &Board, archive: &[u8], scratch: &Path) -> Result<Command> {
-    let boot = Boot {
-        image,
-        board,
-        second_initramfs: archive,
-        append: "",
-        wired_port: false,
-    };
+/// Returns the emulator for a boot among the networks, with the guest's console on its standard streams.
+pub fn emulator(boot: &Boot, scratch: &Path) -> Result<Command> {
     let mut command = boot.prepare(scratch)?;
     command.args(["-monitor", "none", "-serial", "stdio"]);
     Ok(command)

@@ -116,6 +116,8 @@ fn any_radio() -> impl Strategy<Value = RadioEvent> {
     let other = [
         RadioEvent::Attached(true),
         RadioEvent::Supplicant(SupplicantEvent::WrongKey),
+        RadioEvent::Supplicant(SupplicantEvent::Refused),
+        RadioEvent::Supplicant(SupplicantEvent::WrongServer),
         RadioEvent::Supplicant(SupplicantEvent::Connected),
         RadioEvent::PowerSaveRefused { errno: 95 },
     ];

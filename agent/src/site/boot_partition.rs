@@ -165,11 +165,22 @@ impl Partition for Mounted {
         }
     }
 
+    /// What the file held is written over where it lies, for it may have been a key. Emptied first, it would be written elsewhere, and the
+    /// key would stay readable in clusters of nobody.
     fn replace(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.0.join(path);
         fs::create_dir_all(path.parent().unwrap_or(&self.0))?;
-        let mut file = File::create(&path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
+        let length = bytes.len() as u64;
+        let rest = file.metadata()?.len().saturating_sub(length);
         file.write_all(bytes)?;
+        io::copy(&mut io::Read::take(io::repeat(0), rest), &mut file)?;
+        file.sync_all()?;
+        file.set_len(length)?;
         file.sync_all()?;
         self.sync_directory_of(&path)
     }

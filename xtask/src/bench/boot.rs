@@ -125,7 +125,8 @@ pub fn run(args: &Args) -> Result<()> {
         fs::create_dir(place)?;
     }
     for run in 0..=args.runs {
-        let mut ours = rig::emulator(&output, &board, &kit, &places[0])?;
+        let boot = Boot::among_networks(&output, &board, &kit);
+        let mut ours = rig::emulator(&boot, &places[0])?;
         let mut theirs = debian.command(&places[1])?;
         for (contender, command) in [
             (Contender::Recipe, &mut theirs),
@@ -236,13 +237,7 @@ impl Debian<'_> {
         let mut archive = Vec::new();
         write_cpio(&tree, outcome.prepared.lock.time()?, &mut archive)?;
 
-        let boot = Boot {
-            image: self.image,
-            board: self.board,
-            second_initramfs: &[],
-            append: "",
-            wired_port: false,
-        };
+        let boot = Boot::among_networks(self.image, self.board, &[]);
         let mut load = Load {
             initramfs: archive,
             command_line: format!("console={} quiet", self.board.console),

@@ -5,7 +5,7 @@ mod flash;
 mod images;
 mod list;
 mod manifest;
-mod status;
+pub mod status;
 
 use std::path::{Path, PathBuf};
 

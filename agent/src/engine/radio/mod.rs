@@ -121,6 +121,9 @@ impl Radio {
             }
             RadioEvent::Attached(attached) => self.attached = attached,
             RadioEvent::Supplicant(SupplicantEvent::Connected) => self.trouble = None,
+            // Whoever refuses a server fails with it as well.
+            RadioEvent::Supplicant(SupplicantEvent::Refused)
+                if self.trouble == Some(SupplicantEvent::WrongServer) => {}
             RadioEvent::Supplicant(trouble) => {
                 if self.trouble.replace(trouble) != Some(trouble) {
                     warn!(?trouble, "the supplicant cannot join the network");

@@ -72,7 +72,7 @@ pub(crate) fn problems(engine: &Engine) -> Vec<Problem> {
         return Vec::new();
     };
     let mut problems = Vec::new();
-    if state.association.is_none() || radio.trouble == Some(SupplicantEvent::WrongKey) {
+    if state.association.is_none() || radio.trouble.is_some_and(comes_after_association) {
         problems.extend(radio.trouble.and_then(trouble));
     }
     problems.extend(radio.recovery.stage().map(|stage| stalled(stage, settings)));
@@ -87,12 +87,28 @@ pub(crate) fn problems(engine: &Engine) -> Vec<Problem> {
     problems
 }
 
+/// Keys are agreed on, and servers asked, by those who are associated.
+fn comes_after_association(trouble: SupplicantEvent) -> bool {
+    match trouble {
+        SupplicantEvent::WrongKey | SupplicantEvent::Refused | SupplicantEvent::WrongServer => true,
+        SupplicantEvent::Connected | SupplicantEvent::NetworkNotFound => false,
+    }
+}
+
 fn trouble(event: SupplicantEvent) -> Option<Problem> {
     match event {
         SupplicantEvent::Connected => None,
         SupplicantEvent::WrongKey => Some(Problem::new(
             "the Wi-Fi network refuses the key",
             "correct the key in site/wpa_supplicant.conf and start again",
+        )),
+        SupplicantEvent::Refused => Some(Problem::new(
+            "the server of the Wi-Fi network does not admit this device",
+            "correct identity and password, or certificate and key, in site/, and ask who runs the network whether they are still good",
+        )),
+        SupplicantEvent::WrongServer => Some(Problem::new(
+            "the server of the Wi-Fi network is not the one it should be",
+            "see to `ca_cert` and `domain_suffix_match` in site/wpa_supplicant.conf; if they are right, somebody else uses the network's name",
         )),
         SupplicantEvent::NetworkNotFound => Some(Problem::new(
             "the Wi-Fi network is not in reach",

@@ -60,6 +60,10 @@ pub enum SupplicantEvent {
     Connected,
     /// The network refuses its key.
     WrongKey,
+    /// The network's server refuses who we are, or how we prove it.
+    Refused,
+    /// We refuse the network's server: its certificate is not one that the settings allow.
+    WrongServer,
     /// No access point of the network is in reach.
     NetworkNotFound,
 }

@@ -125,6 +125,8 @@ pub(super) fn parse(text: &str) -> Heard {
         "CTRL-EVENT-SSID-TEMP-DISABLED" if last("reason=").as_deref() == Some("WRONG_KEY") => {
             Heard::Event(SupplicantEvent::WrongKey)
         }
+        "CTRL-EVENT-EAP-FAILURE" => Heard::Event(SupplicantEvent::Refused),
+        "CTRL-EVENT-EAP-TLS-CERT-ERROR" => Heard::Event(SupplicantEvent::WrongServer),
         "CTRL-EVENT-NETWORK-NOT-FOUND" => Heard::Event(SupplicantEvent::NetworkNotFound),
         "CTRL-EVENT-TERMINATING" => Heard::Ending,
         _ => Heard::Other,
@@ -158,6 +160,14 @@ mod tests {
             (
                 "<3>CTRL-EVENT-SSID-TEMP-DISABLED id=0 ssid=\"x\\\" reason=WRONG_KEY",
                 Heard::Event(SupplicantEvent::WrongKey),
+            ),
+            (
+                "<3>CTRL-EVENT-EAP-FAILURE EAP authentication failed",
+                Heard::Event(SupplicantEvent::Refused),
+            ),
+            (
+                "<3>CTRL-EVENT-EAP-TLS-CERT-ERROR reason=1 depth=1 subject='/CN=x' err='self-signed certificate'",
+                Heard::Event(SupplicantEvent::WrongServer),
             ),
             (
                 "<3>CTRL-EVENT-NETWORK-NOT-FOUND ",

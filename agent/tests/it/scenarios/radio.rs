@@ -52,6 +52,8 @@ pub(super) fn supplicant(word: &str) -> RadioEvent {
         "detached" => RadioEvent::Attached(false),
         "connected" => RadioEvent::Supplicant(SupplicantEvent::Connected),
         "wrong-key" => RadioEvent::Supplicant(SupplicantEvent::WrongKey),
+        "refused" => RadioEvent::Supplicant(SupplicantEvent::Refused),
+        "wrong-server" => RadioEvent::Supplicant(SupplicantEvent::WrongServer),
         "not-found" => RadioEvent::Supplicant(SupplicantEvent::NetworkNotFound),
         other => panic!("no such supplicant: {other}"),
     }

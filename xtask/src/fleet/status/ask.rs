@@ -119,7 +119,8 @@ fn read(address: SocketAddrV4, deadline: Instant) -> io::Result<Vec<u8>> {
     Ok(said)
 }
 
-fn parse(said: &[u8], from: SocketAddrV4) -> Result<Answer, String> {
+/// Parses what a device said. An error says why it is no answer.
+pub fn parse(said: &[u8], from: SocketAddrV4) -> Result<Answer, String> {
     if said.len() as u64 > DOCUMENT_MAX {
         return Err("it says more than a device does".to_owned());
     }

@@ -7,7 +7,7 @@
 //!
 //! Whoever answers is believed: nothing in an answer is proved, and nothing but what is shown depends on it.
 
-mod ask;
+pub mod ask;
 mod browse;
 mod search;
 mod table;
