@@ -257,7 +257,7 @@ impl<'a> Reader<'a> {
     /// The network's name: text, or its bytes in hexadecimal where it is none.
     fn ssid(&mut self) -> Option<Vec<u8>> {
         let (key, name) = match self.text_of("wlan", "ssid_hex") {
-            Some(hex) => ("ssid_hex", supplicant::from_hex(hex)),
+            Some(hex) => ("ssid_hex", supplicant::from_hex(hex.as_bytes())),
             None => (
                 "ssid",
                 Some(self.text_of("wlan", "ssid")?.as_bytes().to_vec()),
