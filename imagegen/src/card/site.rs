@@ -474,7 +474,7 @@ impl Storage for InPlace<'_> {
 
 /// Returns what has to happen, if it can do what it is for.
 fn plan_edit(
-    storage: &(impl Storage + Sync),
+    storage: &impl Storage,
     change: &SiteChange,
     overlays: &Overlays,
 ) -> Result<SettingsEdit, SiteEditError> {
