@@ -380,6 +380,24 @@ pub(crate) fn line_of_key(text: &str, table: &str, key: &str) -> Option<usize> {
     Some(line_at(text, found.span().start))
 }
 
+/// Returns the line, counted from 1, of each item of a list; none if it is no list.
+pub(crate) fn lines_of_items(text: &str, table: &str, key: &str) -> Vec<usize> {
+    let lines = || {
+        let top = toml::de::DeTable::parse(text).ok()?;
+        let items = top
+            .get_ref()
+            .get(table)?
+            .get_ref()
+            .as_table()?
+            .get(key)?
+            .get_ref()
+            .as_array()?;
+        let lines = items.iter().map(|item| line_at(text, item.span().start));
+        Some(lines.collect())
+    };
+    lines().unwrap_or_default()
+}
+
 /// Returns the line, counted from 1, of a byte.
 pub(crate) fn line_at(text: &str, at: usize) -> usize {
     let before = &text.as_bytes()[..at.min(text.len())];

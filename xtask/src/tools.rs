@@ -116,7 +116,7 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
-/// DHCP servers and clients, and mDNS responders, that the agent is tried with. Installing a server's package starts it, unless a
+/// DHCP servers and clients, mDNS responders and the supplicant that the agent is tried with. Installing a server's package starts it, unless a
 /// policy forbids that (see `start_policy`), and a machine's network is no place for a test's server.
 const PEERS: &[Tool] = &[
     Tool {
@@ -146,6 +146,10 @@ const PEERS: &[Tool] = &[
     Tool {
         program: "kea-dhcp4",
         package: "kea-dhcp4-server",
+    },
+    Tool {
+        program: "wpa_supplicant",
+        package: "wpasupplicant",
     },
 ];
 

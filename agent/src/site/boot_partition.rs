@@ -376,6 +376,21 @@ mod tests {
         assert_eq!(taken.findings[0].line, Some(2));
     }
 
+    /// A bad key costs neither the network nor that the file, which holds the passphrase, is erased.
+    #[test]
+    fn what_is_no_ssh_key_is_told_and_the_file_is_gone() {
+        let text = format!("{}[ssh]\nauthorized_keys = [\"no key\"]\n", preseed());
+        let mut partition = card(&text);
+        let (site, taken) = start(&mut partition);
+        assert!(!partition.files.contains_key(PRESEED));
+        assert_eq!(site["hostname"], Ok(b"attic\n".to_vec()));
+        let networks = String::from_utf8(partition.files["site/wpa_supplicant.conf"].clone());
+        assert!(networks.unwrap().contains("psk=\"a secret\""));
+        assert!(!partition.files.contains_key("site/authorized_keys"));
+        let lines: Vec<_> = taken.findings.iter().map(|told| told.line).collect();
+        assert_eq!(lines, [Some(text.lines().count())]);
+    }
+
     #[test]
     fn a_locked_card_has_the_settings_for_this_start() {
         let mut partition = card(&preseed());

@@ -15,7 +15,6 @@ mod lay;
 mod preseed;
 mod ssh_keys;
 mod supplicant;
-mod supplicant_words;
 mod text;
 mod uplink;
 
@@ -395,7 +394,10 @@ mod tests {
         assert_eq!(bytes(1), "attic\n");
         // Not a text.
         assert_eq!(bytes(2), "0\r\n");
-        assert_eq!(bytes(5), "network={\nssid=\"home\"\npsk=\"a secret\"\n}\n");
+        assert_eq!(
+            bytes(5),
+            "network={\nssid=\"home\"\npsk=\"a secret\"\n}\nctrl_interface=/run/wpa_supplicant\n"
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Raspberry Pi Imager's file for what people choose in it, `rpi-preseed.toml`, turned into the files of `site/`.
 //!
 //! Imager writes it beside the boot files for images whose `init_format` is `rpi-preseed` (rpi-imager, `src/customization_generator.cpp`;
-//! keys and values: rpi-preseed(5)). Of it `[system]`, `[ssh]` and `[wlan]` have a meaning here. It is taken as a whole or not at all.
+//! keys and values: rpi-preseed(5)). Of it `[system]`, `[ssh]` and `[wlan]` have a meaning here. It is taken as a whole or not at all, but
+//! for the SSH keys: one that is none costs itself alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,12 +10,14 @@ use toml::{Table, Value};
 
 use super::fault::Finding;
 use super::{hostname, ssh_keys, supplicant};
-use crate::config::{line_at, line_of_key};
+use crate::config::{line_at, line_of_key, lines_of_items};
 
 /// The name of the file.
 pub(super) const PRESEED: &str = "rpi-preseed.toml";
 
 const NOT_USED: &str = "nothing of the file is used, and it stays where it is";
+
+const NOBODY: &str = "nobody logs in";
 
 /// What people chose in Imager.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,11 +120,10 @@ impl<'a> Reader<'a> {
     fn read_ssh(&mut self, ssh_server: bool, preseed: &mut Preseed) {
         let enabled = self.switch_of("ssh", "enabled", true);
         let by_password = self.switch_of("ssh", "password_authentication", false);
-        let keys = self.keys();
+        let keys = self.keys(preseed);
         if !enabled || (keys.is_empty() && !by_password) {
             return;
         }
-        const NOBODY: &str = "nobody logs in";
         if !ssh_server {
             preseed.findings.push(Finding::of_file(
                 "it asks for SSH, and this image has no SSH server",
@@ -142,23 +144,38 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn keys(&mut self) -> Vec<&'a str> {
-        let value = self.value_of("ssh", "authorized_keys");
+    /// Returns the keys that are some; the others are told.
+    fn keys(&self, preseed: &mut Preseed) -> Vec<&'a str> {
+        const KEY: &str = "authorized_keys";
+        let Some(value) = self.value_of("ssh", KEY) else {
+            return Vec::new();
+        };
+        let Some(items) = value.as_array() else {
+            preseed.findings.push(Finding {
+                line: line_of_key(self.text, "ssh", KEY),
+                ..Finding::of_file(
+                    format!("{KEY} of [ssh]: the keys are no list"),
+                    NOBODY,
+                    "put their lines into site/authorized_keys",
+                )
+            });
+            return Vec::new();
+        };
         let mut keys = Vec::new();
-        for key in value.and_then(Value::as_array).into_iter().flatten() {
-            let key = key.as_str().map(str::trim).unwrap_or_default();
-            match ssh_keys::wrong_with(key) {
-                Some((what, next)) => self.refuse("ssh", "authorized_keys", what, next),
-                None => keys.push(key),
+        for (item, line) in items.iter().zip(lines_of_items(self.text, "ssh", KEY)) {
+            // What was pasted may have several lines.
+            let lines = item.as_str().unwrap_or("-").lines().map(str::trim);
+            for key in lines.filter(|key| !key.is_empty()) {
+                match ssh_keys::wrong_with(key) {
+                    Some((what, next)) => preseed.findings.push(Finding::at(
+                        line,
+                        format!("{KEY} of [ssh]: {what}"),
+                        ssh_keys::LEFT_OUT,
+                        next,
+                    )),
+                    None => keys.push(key),
+                }
             }
-        }
-        if value.is_some_and(|value| !value.is_array()) {
-            self.refuse(
-                "ssh",
-                "authorized_keys",
-                "the keys are no list",
-                "write them as `[\"ssh-ed25519 ...\"]`",
-            );
         }
         keys
     }
@@ -240,7 +257,7 @@ impl<'a> Reader<'a> {
     /// The network's name: text, or its bytes in hexadecimal where it is none.
     fn ssid(&mut self) -> Option<Vec<u8>> {
         let (key, name) = match self.text_of("wlan", "ssid_hex") {
-            Some(hex) => ("ssid_hex", supplicant::from_hex(hex)),
+            Some(hex) => ("ssid_hex", supplicant::from_hex(hex.as_bytes())),
             None => (
                 "ssid",
                 Some(self.text_of("wlan", "ssid")?.as_bytes().to_vec()),
@@ -483,13 +500,12 @@ mod tests {
             "#]],
         );
         check(
-            "config_version = 2\n[system]\nhostname = \"my host\"\n[ssh]\nenabled = \"yes\"\nauthorized_keys = [\"secret\"]\n\
+            "config_version = 2\n[system]\nhostname = \"my host\"\n[ssh]\nenabled = \"yes\"\n\n\
              [wlan]\nssid = 7\nhidden = 1\n",
             expect![[r#"
                 1: config_version: the file is of a version that is not known here; nothing of the file is used, and it stays where it is; take an Imager that writes version 1, or fill site/ in with a text editor
                 3: hostname of [system]: this is no host name; nothing of the file is used, and it stays where it is; write 1 to 63 letters, digits and hyphens, none of those at an end
                 5: enabled of [ssh]: this is neither true nor false; nothing of the file is used, and it stays where it is; write true or false, without quotes
-                6: authorized_keys of [ssh]: this is no key of a type that the SSH server takes; nothing of the file is used, and it stays where it is; put in the line of a .pub file, such as `ssh-keygen -t ed25519` makes
                 8: ssid of [wlan]: this is no text; nothing of the file is used, and it stays where it is; put it in double quotes
             "#]],
         );
@@ -512,6 +528,52 @@ mod tests {
                 "{wlan}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_no_ssh_key_costs_itself_alone() {
+        let others = "[system]\nhostname = \"attic\"\n[wlan]\nssid = \"a\"\n";
+        check(
+            &format!(
+                "{others}[ssh]\nauthorized_keys = [\n  \"secret\",\n  \"{KEY}\",\n  7,\n  \"{KEY}2\\n\\n{KEY}3\",\n]\n"
+            ),
+            expect![[r#"
+                == authorized_keys
+                ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@example
+                ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@example2
+                ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@example3
+                == hostname
+                attic
+                == wpa_supplicant.conf
+                ctrl_interface=/run/wpa_supplicant
+                update_config=0
+
+                network={
+                	ssid=61
+                	key_mgmt=NONE
+                }
+                passed over: 
+                7: authorized_keys of [ssh]: this is no key of a type that the SSH server takes; this key may not log in; put in the line of a .pub file, such as `ssh-keygen -t ed25519` makes
+                9: authorized_keys of [ssh]: this is no key of a type that the SSH server takes; this key may not log in; put in the line of a .pub file, such as `ssh-keygen -t ed25519` makes
+            "#]],
+        );
+        check(
+            &format!("{others}[ssh]\nauthorized_keys = \"secret\"\n"),
+            expect![[r#"
+                == hostname
+                attic
+                == wpa_supplicant.conf
+                ctrl_interface=/run/wpa_supplicant
+                update_config=0
+
+                network={
+                	ssid=61
+                	key_mgmt=NONE
+                }
+                passed over: 
+                6: authorized_keys of [ssh]: the keys are no list; nobody logs in; put their lines into site/authorized_keys
+            "#]],
+        );
     }
 
     #[test]

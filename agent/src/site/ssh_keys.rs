@@ -6,7 +6,7 @@
 use super::fault::Finding;
 use super::text;
 
-const LEFT_OUT: &str = "this key may not log in";
+pub(super) const LEFT_OUT: &str = "this key may not log in";
 
 /// The types that the SSH server of the image takes.
 const TYPES: &[&str] = &[

@@ -15,4 +15,5 @@ mod rules;
 mod scenarios;
 mod site;
 mod skip;
+mod supplicant;
 mod unit_file;

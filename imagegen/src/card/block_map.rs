@@ -3,6 +3,8 @@
 //! Format: version 2.0 of the XML files of bmaptool, which `make::disk` writes. A map may come from anywhere; what it says of itself has
 //! to hold, and its ranges are in order and inside the image.
 
+use std::io;
+
 use sha2::Digest;
 use thiserror::Error;
 
@@ -66,6 +68,39 @@ impl BlockMap {
             range.end().saturating_sub(begin)
         });
         parts.sum()
+    }
+
+    /// Whether the map is of an image of so many bytes: what it says of its ranges holds, at least of the first ones with `most` bytes.
+    pub fn fits(
+        &self,
+        image_size: u64,
+        most: u64,
+        mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        if self.image_size != image_size {
+            return Ok(false);
+        }
+        let mut buffer = vec![0; 1 << 20];
+        let mut looked_at = 0;
+        for range in self.ranges.iter().take_while(|range| {
+            let more = looked_at < most;
+            looked_at += range.size;
+            more
+        }) {
+            let mut hash = sha2::Sha256::new();
+            let mut at = range.offset;
+            while at < range.end() {
+                let size = (range.end() - at).min(buffer.len() as u64);
+                let part = &mut buffer[..size as usize];
+                read_at(part, at)?;
+                hash.update(part);
+                at += size;
+            }
+            if Sha256(hash.finalize().into()) != range.digest {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns a digest of all that is to be written, and where.

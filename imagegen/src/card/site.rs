@@ -2,8 +2,9 @@
 //!
 //! A card and an image that is not compressed are changed in place, in the order of [`crate::make::fat::change`]: cut short at any moment,
 //! each file of `site/` is as it was or as it is to be. A compressed image is made anew beside the old one, which it then replaces; only the
-//! pieces of it are packed anew that change, where it has pieces. What describes an image, its block map and its checksum, goes before the change and comes anew after it, so that nothing beside an image ever
-//! speaks of another one. Its provenance goes for good; its bills and licences hold for every site.
+//! pieces of it are packed anew that change, where it has pieces. What describes an image, its block map and its checksum, goes before the
+//! change and comes anew after it, so that nothing beside an image ever speaks of another one. A block map that was of another one already
+//! says nothing of what matters in this one: the new one has all of it. The provenance goes for good; bills and licences hold for every site.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -40,6 +41,9 @@ use crate::site::edit::{EditError, Settings, SettingsEdit, edit_settings};
 
 /// Packing a piece of this size takes about a second. Of an image in larger ones all is packed anew, and cut smaller.
 const CHANGED_PIECE_MAX: u64 = 1 << 20;
+
+/// As much of a compressed image, in bytes, is compared with its block map before that is believed: it has the disk's signature.
+const COMPARED: u64 = 1 << 20;
 
 /// No block map is longer.
 const BLOCK_MAP_MAX: u64 = 16 << 20;
@@ -153,7 +157,7 @@ pub fn edit_image(
     };
     let format = format_of(&path).map_err(|err| open_error(&path, err))?;
     let Some(packing) = format.packing() else {
-        return edit.in_place();
+        return edit.in_place(progress);
     };
     let file = File::open(&path).map_err(|err| open_error(&path, err))?;
     let why = match edit.find_pieces(packing, &file)? {
@@ -176,7 +180,7 @@ struct Edit<'a> {
 }
 
 impl Edit<'_> {
-    fn in_place(&self) -> Result<Vec<String>, SiteEditError> {
+    fn in_place(&mut self, progress: &dyn Progress) -> Result<Vec<String>, SiteEditError> {
         let opened = OpenOptions::new().read(true).write(true).open(self.path);
         // Another edit of the same image takes its turn.
         let file = opened
@@ -187,6 +191,19 @@ impl Edit<'_> {
         if edit.is_empty() {
             return Ok(Vec::new());
         }
+        let size = file
+            .metadata()
+            .map_err(|err| open_error(self.path, err))?
+            .len();
+        let read_at = |part: &mut [u8], at| file.read_exact_at(part, at);
+        let stale = self.forget_map_of_another(size, u64::MAX, read_at);
+        if stale.map_err(|err| open_error(self.path, err))? {
+            progress.started(
+                "the block map is not this image's; the new one has all of the image",
+                None,
+            );
+            progress.finished();
+        }
         self.prepare(&file)
             .map_err(|err| open_error(self.path, err))?;
         let beside = [BLOCK_MAP, CHECKSUM, PROVENANCE].map(|end| Beside::take(self.path, end));
@@ -195,14 +212,12 @@ impl Edit<'_> {
         let (map, checksum) = (map?, checksum?);
         let changed = apply(&mut image, &edit, self.time);
         let touched = image.touched;
-        let size = file
-            .metadata()
-            .map_err(|err| open_error(self.path, err))?
-            .len();
         // Each of them reads all of the image, so they go at the same time.
         let (made, digest) = thread::scope(|scope| {
             let made = scope.spawn(|| {
-                self.map.as_ref().filter(|_| map.existed)?;
+                if !map.existed {
+                    return None;
+                }
                 let used = in_order(self.used(size).iter().chain(&touched));
                 // None is taken over: people change such images by other means too.
                 let known = [];
@@ -263,7 +278,7 @@ impl Edit<'_> {
 
     /// Packs those pieces anew that change; nothing comes of it if they are too large for that.
     fn in_pieces(
-        &self,
+        &mut self,
         format: ImageFormat,
         packing: Packing,
         file: &File,
@@ -274,6 +289,8 @@ impl Edit<'_> {
         if edit.is_empty() {
             return Ok(Some(Vec::new()));
         }
+        self.forget_map_of_another(image.size(), COMPARED, image.reader())
+            .map_err(|err| open_error(self.path, err))?;
         apply(&mut image, &edit, self.time)?;
         if image.largest_changed() > CHANGED_PIECE_MAX {
             return Ok(None);
@@ -298,7 +315,7 @@ impl Edit<'_> {
     }
 
     fn anew(
-        &self,
+        &mut self,
         format: ImageFormat,
         why: &str,
         progress: &dyn Progress,
@@ -310,6 +327,9 @@ impl Edit<'_> {
         if edit.is_empty() {
             return Ok(Vec::new());
         }
+        let read_at = |part: &mut [u8], at| unpacked.read_exact_at(part, at);
+        self.forget_map_of_another(size, u64::MAX, read_at)
+            .map_err(|err| open_error(self.path, err))?;
         progress.started(&format!("packing all of the image anew: {why}"), None);
         let packed = self.pack_whole(format, &mut unpacked, size, &edit);
         progress.finished();
@@ -332,6 +352,23 @@ impl Edit<'_> {
         let kept = self.papers().map_err(|err| self.write_error(err))?;
         finish_disk(draft, size, &used, |_, _| kept)?;
         Ok(())
+    }
+
+    /// Returns whether the block map beside the image is of another one, as far as so many bytes of it tell; nobody believes it then.
+    fn forget_map_of_another(
+        &mut self,
+        size: u64,
+        most: u64,
+        read_at: impl FnMut(&mut [u8], u64) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        let stale = match &self.map {
+            Some(map) => !map.fits(size, most, read_at)?,
+            None => false,
+        };
+        if stale {
+            self.map = None;
+        }
+        Ok(stale)
     }
 
     /// The block map beside the image, if it can be of one of this size.
@@ -474,7 +511,7 @@ impl Storage for InPlace<'_> {
 
 /// Returns what has to happen, if it can do what it is for.
 fn plan_edit(
-    storage: &(impl Storage + Sync),
+    storage: &impl Storage,
     change: &SiteChange,
     overlays: &Overlays,
 ) -> Result<SettingsEdit, SiteEditError> {

@@ -11,4 +11,5 @@ pub mod image;
 pub mod model;
 pub mod packed;
 pub mod squashfs;
+pub(crate) mod squashfs_path;
 pub mod verify;

@@ -1,7 +1,6 @@
 //! Reads a squashfs into a tree, as the kernel would mount it.
 
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
-use std::path::Path;
 
 use backhand::{BackhandError, FilesystemReader, InnerNode};
 use thiserror::Error;
@@ -57,18 +56,6 @@ pub fn read_time(mut source: impl Read + Seek, offset: u64) -> io::Result<u32> {
         true => Ok(u32::from_le_bytes([t0, t1, t2, t3])),
         false => Err(io::ErrorKind::InvalidData.into()),
     }
-}
-
-/// Whether the squashfs that begins at an offset has something of that path, written without a slash in front. No file in it is read.
-pub(crate) fn has_path(
-    source: impl BufRead + Seek + Send,
-    offset: u64,
-    path: &str,
-) -> Result<bool, SquashfsReadError> {
-    let filesystem = FilesystemReader::from_reader_with_offset(source, offset)
-        .map_err(SquashfsReadError::Damaged)?;
-    let wanted = Path::new("/").join(path);
-    Ok(filesystem.files().any(|node| node.fullpath == wanted))
 }
 
 /// Reads the squashfs that begins at an offset.

@@ -261,6 +261,37 @@ fn misleading_file_systems_are_left_alone() {
         assert!(error.to_string().contains(want), "{error}");
         assert_eq!(bad.writes, []);
     }
+    // Files of no size, and all of them have all that is free.
+    let mut bad = good.clone();
+    let table = &mut bad.base[fat_at..data_at];
+    let count = table.len() / 2 / 4;
+    let clusters = (good.base.len() - data_at) / SECTOR / usize::from(good.base[13]);
+    let free: Vec<usize> = (2..count.min(clusters))
+        .filter(|cluster| table[cluster * 4..][..4] == [0; 4])
+        .collect();
+    for (number, cluster) in free.iter().enumerate() {
+        let next = free
+            .get(number + 1)
+            .map_or(0x0fff_ffff, |next| *next as u32);
+        table[cluster * 4..][..4].copy_from_slice(&next.to_le_bytes());
+    }
+    let root = &bad.base[data_at..data_at + SECTOR];
+    let site = root
+        .chunks_exact(32)
+        .find(|record| record.starts_with(b"SITE "))
+        .unwrap();
+    let site = usize::from(u16::from_le_bytes([site[26], site[27]])) - 2;
+    let site = data_at + site * usize::from(good.base[13]) * SECTOR;
+    let first = (free[0] as u32).to_le_bytes();
+    let records = bad.base[site..site + SECTOR].chunks_exact_mut(32);
+    // Neither parts of long names nor directories.
+    for record in records.filter(|record| record[0] != 0 && record[11] & 0x1f == 0) {
+        record[20..22].copy_from_slice(&first[2..]);
+        record[26..28].copy_from_slice(&first[..2]);
+        record[28..32].fill(0);
+    }
+    let error = read_files(&bad, 0, "site").unwrap_err();
+    assert!(error.to_string().contains("larger than it is"), "{error}");
     // A directory that is its own.
     let mut bad = good.clone();
     let root = &mut bad.base[data_at..data_at + SECTOR];
@@ -324,6 +355,11 @@ proptest! {
 
 /// An image of this program's with the files of a real `site/`.
 fn image(path: &Path) {
+    image_of(path, b"pi3");
+}
+
+/// The same with another signature, where that is made of something else.
+fn image_of(path: &Path, signature: &[u8]) {
     let mut boot = card();
     for (name, planned) in plan_for("pi3", &site()).boot.site {
         let path = format!("site/{name}");
@@ -335,7 +371,7 @@ fn image(path: &Path) {
         boot: SIZE,
         root: root.len() as u64,
     };
-    let layout = DiskLayout::new(DiskSignature::derive(b"pi3"), sizes).unwrap();
+    let layout = DiskLayout::new(DiskSignature::derive(signature), sizes).unwrap();
     let parts = DiskParts {
         boot: &boot,
         boot_label: FatLabel::new("BOOT").unwrap(),
@@ -532,6 +568,40 @@ fn pieces_that_do_not_change_are_not_looked_at() {
     assert_eq!(edit(&path, &change), [""; 0]);
     assert_eq!(load_settings(&path).unwrap().site["hostname"], b"cellar\n");
     assert!(open_image_file(&path).is_err());
+}
+
+/// The map of another image of the same size says nothing of which bytes of this one matter, nor of what they are.
+#[test]
+fn a_block_map_of_another_image_is_not_believed() {
+    let named = |name: &str| SiteChange {
+        hostname: Some(Hostname::parse(name).unwrap()),
+        ..SiteChange::default()
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    for format in ImageFormat::ALL {
+        let path = scratch.path().join(format!("card.{format}"));
+        let map_path = scratch.path().join(format!("card.{format}.bmap"));
+        image(&path);
+        let other = scratch.path().join("other.img");
+        image_of(&other, b"another");
+        fs::copy(scratch.path().join("other.img.bmap"), &map_path).unwrap();
+        fs::remove_file(&other).unwrap();
+        let told = edit(&path, &named("cellar"));
+        if format == ImageFormat::Img {
+            let said = "the block map is not this image's; the new one has all of the image";
+            assert_eq!(told, [said]);
+        }
+        let edited = unpacked(&path);
+        let map = parse_block_map(&fs::read_to_string(&map_path).unwrap()).unwrap();
+        assert_eq!(map.mapped(), edited.len() as u64, "{format}");
+        let read_at = |part: &mut [u8], at: u64| {
+            part.copy_from_slice(&edited[at as usize..][..part.len()]);
+            Ok(())
+        };
+        assert!(map.fits(edited.len() as u64, u64::MAX, read_at).unwrap());
+        // And that one is believed.
+        assert_eq!(edit(&path, &named("attic")), [""; 0]);
+    }
 }
 
 /// The country is in two places, and both change.

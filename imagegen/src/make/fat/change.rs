@@ -92,9 +92,8 @@ pub(crate) fn read_file(
     let Some(found) = root.position(name)? else {
         return Ok(None);
     };
-    let mut bytes = volume.load(storage, &volume.chain_of_file(&found)?)?;
-    bytes.truncate(found.size as usize);
-    Ok(Some(bytes))
+    let chain = volume.chain_of_file(&found)?;
+    volume.load_file(storage, &found, &chain).map(Some)
 }
 
 /// Returns the files of a directory of the root, by name, and what they hold. `offset` is where the file system begins.
@@ -106,16 +105,18 @@ pub fn read_files(
     let volume = Volume::open(storage, offset)?;
     let directory = volume.find(storage, directory)?;
     let mut files = BTreeMap::new();
-    let mut room = u64::from(volume.clusters()) * volume.cluster_size as u64;
+    // What is followed and read is no more than there is, whichever clusters several files pretend to have.
+    let mut room = volume.clusters() as usize;
     for found in directory.entries() {
         if !found.is_directory {
-            room = room
-                .checked_sub(found.size.into())
-                .ok_or(FatChangeError::Damaged("its files are larger than it is"))?;
             let chain = volume.chain_of_file(&found)?;
-            let mut bytes = volume.load(storage, &chain)?;
-            bytes.truncate(found.size as usize);
-            files.insert(found.name, bytes);
+            room = room
+                .checked_sub(chain.len())
+                .ok_or(FatChangeError::Damaged("its files are larger than it is"))?;
+            files.insert(
+                found.name.clone(),
+                volume.load_file(storage, &found, &chain)?,
+            );
         }
     }
     Ok(files)
@@ -385,6 +386,19 @@ impl Volume {
                 & next.ok_or(FatChangeError::Damaged("a chain of clusters has no end"))?;
         }
         Ok(chain)
+    }
+
+    /// Loads what a file holds, and none of the clusters that it has beyond that.
+    fn load_file(
+        &self,
+        storage: &impl Storage,
+        found: &Found,
+        chain: &[u32],
+    ) -> Result<Vec<u8>, FatChangeError> {
+        let size = found.size as usize;
+        let mut bytes = self.load(storage, &chain[..size.div_ceil(self.cluster_size)])?;
+        bytes.truncate(size);
+        Ok(bytes)
     }
 
     fn load(&self, storage: &impl Storage, chain: &[u32]) -> Result<Vec<u8>, FatChangeError> {
