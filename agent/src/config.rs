@@ -392,7 +392,14 @@ pub(crate) fn lines_of_items(text: &str, table: &str, key: &str) -> Vec<usize> {
             .get(key)?
             .get_ref()
             .as_array()?;
-        let lines = items.iter().map(|item| line_at(text, item.span().start));
+        // They are in order, and there may be thousands.
+        let (mut line, mut from) = (1, 0);
+        let lines = items.iter().map(|item| {
+            let to = item.span().start;
+            line += line_at(text.get(from..to).unwrap_or_default(), to) - 1;
+            from = to;
+            line
+        });
         Some(lines.collect())
     };
     lines().unwrap_or_default()

@@ -9,8 +9,10 @@ use crate::engine::Problem;
 use crate::hint::without_controls;
 use crate::plain_file::read_plain_file;
 
-/// Longest list of faults that is read, in bytes: far more than the limit for each file leaves of them.
-const LONGEST_LIST: usize = 256 << 10;
+/// Longest list of faults that is read, in bytes: far more than as many as are told can have.
+const LONGEST_LIST: usize = 1 << 20;
+/// Longest part of a fault, in characters: a name may be as long as its file.
+const LONGEST_PART: usize = 200;
 
 /// Something that is wrong with a file. Never a word of the file itself, which may hold a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,13 +107,21 @@ impl Finding {
 
     pub(super) fn in_file(self, file: &str) -> Fault {
         Fault {
-            file: file.to_owned(),
+            file: shortened(file.to_owned()),
             line: self.line,
-            what: self.what,
+            what: shortened(self.what),
             effect: self.effect.to_owned(),
-            next: self.next,
+            next: shortened(self.next),
         }
     }
+}
+
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_PART) {
+        text.truncate(end);
+        text += " ...";
+    }
+    text
 }
 
 #[cfg(test)]
@@ -135,6 +145,8 @@ mod tests {
             fault.to_string(),
             "site/x\\u{7}, line 3: it is too long; it is left out; next: shorten it"
         );
+        let long = Finding::of_file("\u{e9}".repeat(1000), "x", "y").in_file("site/x");
+        assert_eq!(long.what, format!("{} ...", "\u{e9}".repeat(200)));
         std::fs::write(&path, "[{}]").unwrap();
         load_faults(&path).unwrap_err();
     }

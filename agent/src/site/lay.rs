@@ -64,6 +64,7 @@ pub fn lay_site(
     } = check_site(rules, &site, ssh_server);
     checked.faults.extend(faults);
     checked.notes.extend(notes);
+    checked.shorten();
     for note in &checked.notes {
         let _ = writeln!(out, "footbridge: {}", without_controls(note));
     }

@@ -30,6 +30,8 @@ pub const FAULTS: &str = "etc/footbridge/site-faults.json";
 
 /// Faults of one file that are told; a file that is something else altogether has one a line.
 const MOST_FAULTS: usize = 8;
+/// Faults of all files that are told; a folder may hold any number of files with names that are nearly right.
+const MOST_FAULTS_OF_ALL: usize = 64;
 
 const SUPPLICANT: &str = "wpa_supplicant.conf";
 const UPLINK: &str = "uplink.network";
@@ -272,6 +274,21 @@ fn unreadable(rule: &Rule, what: String) -> Finding {
 }
 
 impl Checked {
+    /// Leaves no more faults and notes than a person reads.
+    fn shorten(&mut self) {
+        let more = self.faults.len().saturating_sub(MOST_FAULTS_OF_ALL);
+        if more > 0 {
+            self.faults.truncate(MOST_FAULTS_OF_ALL);
+            let rest = Finding::of_file(
+                format!("{more} more things are wrong"),
+                "they count as the ones before",
+                "put the first ones right; is this the right card?",
+            );
+            self.faults.push(rest.in_file("site"));
+        }
+        self.notes.truncate(MOST_FAULTS_OF_ALL);
+    }
+
     fn tell(&mut self, file: &str, findings: Vec<Finding>) {
         let more = findings.len().saturating_sub(MOST_FAULTS);
         let told = findings.into_iter().take(MOST_FAULTS);
@@ -459,6 +476,101 @@ mod tests {
             fault: site/uplink.network: it is no text in UTF-8; the address comes by DHCP; next: save it anew with a text editor, as plain text in UTF-8
             fault: site/wpa_supplicant.conf: it is not there; no network is joined; next: make it, with a line `network={`, `ssid="name"`, `psk="passphrase"` and a line `}`
         "#]].assert_eq(&show(&check_site(&rules(), &site, true)));
+    }
+
+    /// Each file with each of the contents that no editor means: it ends soon, tells little, and what is laid is text.
+    #[test]
+    fn whatever_a_file_holds_the_start_goes_on() {
+        const LONG: usize = 60 << 10;
+        let utf16 = |order: fn(u16) -> [u8; 2], mark: &[u8]| {
+            let text = "[Match]\r\nName=wlan0\r\n\u{1f600}".encode_utf16();
+            [mark, &text.flat_map(order).collect::<Vec<u8>>()].concat()
+        };
+        let mut contents = vec![
+            Vec::new(),
+            b"\0".repeat(LONG),
+            b"\xff".repeat(LONG),
+            utf16(u16::to_le_bytes, b""),
+            utf16(u16::to_le_bytes, b"\xff\xfe"),
+            utf16(u16::to_be_bytes, b"\xfe\xff"),
+            b"\xff\xfe\x00".to_vec(),
+            b"\xff\xfe\x00\xd8".to_vec(),
+            b"-----BEGIN \0".to_vec(),
+        ];
+        for piece in [
+            "a",
+            "=",
+            "\"",
+            "#",
+            "[",
+            "]",
+            "{",
+            "a={",
+            "a=[",
+            "a.",
+            "[a.",
+            "[[",
+            "[a]\n",
+            "\n",
+            "\r",
+            "\r\n",
+            "\\\n",
+            "\"\"\"",
+            "a=1\n",
+            "network={\n",
+            "network={\n}\n",
+            "cred={\n",
+            "psk=\"",
+            "Address=",
+            "[Network]\n",
+            "ssh-ed25519 ",
+            "-----BEGIN X-----\n",
+            "authorized_keys=[\"\",",
+            "\u{202e}",
+            "\u{feff}",
+            "\u{1b}[2J",
+            "\u{7}=\n",
+        ] {
+            contents.push(piece.repeat(LONG / piece.len()).into_bytes());
+        }
+        let keys = "\"\",".repeat(LONG / 4);
+        contents.push(format!("[ssh]\nauthorized_keys=[{keys}]\n").into_bytes());
+        for content in contents {
+            let begin = format!(
+                "{:?}",
+                &content[..content.len().min(40)].escape_ascii().to_string()
+            );
+            for rule in rules() {
+                let name = rule.name.replace('*', "ca");
+                let mut checked = check_site(&rules(), &site(&[(&name, &content)]), true);
+                checked.shorten();
+                let size = serde_json::to_vec(&checked.faults).unwrap().len();
+                assert!(size < 64 << 10, "{name}: {begin}: {size}");
+                for file in checked.files.iter().filter(|_| !rule.is_certificate()) {
+                    assert!(!file.bytes.contains(&0), "{name}: {begin}");
+                }
+            }
+            if let Err(findings) = preseed::parse(&text::mend(&content), true) {
+                assert!(findings.len() < 20, "{begin}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_files_than_anybody_reads_of_are_counted() {
+        let names: Vec<String> = (0..5000)
+            .map(|number| format!("hostname.{number}"))
+            .collect();
+        let files: Vec<(&str, &[u8])> =
+            names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+        let mut checked = check_site(&rules(), &site(&files), true);
+        checked.shorten();
+        assert_eq!(checked.faults.len(), MOST_FAULTS_OF_ALL + 1);
+        let last = checked.faults.last().unwrap();
+        assert_eq!(
+            (last.file.as_str(), last.what.as_str()),
+            ("site", "4937 more things are wrong")
+        );
     }
 
     #[test]

@@ -14,11 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use self::values::from_hex;
 use self::values::{
-    CONTROL_DIRECTORY, Kind, Wrong, check_value, parse_number, parse_text, passphrase, words,
+    CONTROL_DIRECTORY, Kind, Next, Wrong, check_value, parse_number, parse_text, passphrase, words,
 };
 use self::words::{CREDENTIAL, GLOBAL, NETWORK};
 use super::fault::{Finding, LINE_LEFT_OUT};
-use super::text;
+use super::{MOST_FAULTS, text};
 
 /// Where wpa_supplicant finds the certificates of `site/`.
 const CERTIFICATES: &[u8] = b"/etc/wpa_supplicant/";
@@ -231,6 +231,18 @@ impl File<'_> {
         self.kept.push(b'\n');
     }
 
+    /// What was meant is looked for only where it is shown: that takes its time, and a file may have thousands of wrong lines.
+    fn tell(&mut self, line: usize, wrong: Wrong, effect: &'static str) {
+        let is_shown = self.findings.len() < MOST_FAULTS;
+        let next = match wrong.next {
+            Next::Said(next) => next,
+            Next::Meant(word, table) if is_shown => meant(&word, table),
+            Next::Meant(..) => String::new(),
+        };
+        self.findings
+            .push(Finding::at(line, wrong.what, effect, next));
+    }
+
     fn drop_open(&mut self, block: &Block<'_>) {
         let what = match block.begun {
             Begun::Network | Begun::Misspelt => "the network that begins here has no closing brace",
@@ -269,11 +281,9 @@ impl File<'_> {
             self.networks += 1;
         }
         let effect = block.effect();
-        self.findings.extend(
-            wrongs
-                .into_iter()
-                .map(|(line, wrong)| Finding::at(line, wrong.what, effect, wrong.next)),
-        );
+        for (line, wrong) in wrongs {
+            self.tell(line, wrong, effect);
+        }
     }
 
     fn take_global(&mut self, line: &Line<'_>) {
@@ -285,9 +295,8 @@ impl File<'_> {
             Ok(setting(content))
         });
         match checked {
-            Err(Wrong { what, next }) => {
-                let finding = Finding::at(line.number, what, LINE_LEFT_OUT, next);
-                self.findings.push(finding);
+            Err(wrong) => {
+                self.tell(line.number, wrong, LINE_LEFT_OUT);
                 self.leave_empty();
             }
             Ok(Some((b"ctrl_interface", value))) => {
@@ -334,32 +343,18 @@ fn find(table: &[(&'static str, Kind)], key: &[u8]) -> Option<(&'static str, Kin
 }
 
 /// Says that there is no such setting, and which was meant.
-fn unknown(what: &str, key: &[u8], table: &[(&'static str, Kind)]) -> Wrong {
+fn unknown(what: &str, key: &[u8], table: &'static [(&'static str, Kind)]) -> Wrong {
     let word = String::from_utf8_lossy(key);
-    let trimmed = word.trim_end();
-    if let Some((name, _)) = find(table, trimmed.as_bytes()) {
-        return Wrong::new(
+    match find(table, word.trim_end().as_bytes()) {
+        Some((name, _)) => Wrong::new(
             format!("there is a blank behind `{name}`"),
             "write `name=value` without blanks around the `=`",
-        );
+        ),
+        None => Wrong {
+            what: what.to_owned(),
+            next: Next::Meant(word.into_owned(), table),
+        },
     }
-    // Of short words one wrong letter is much, and two in the wrong order are more.
-    let names = || table.iter().map(|(name, _)| *name);
-    let similarity = |known: &&str| strsim::jaro_winkler(&word, known);
-    // To compare what is far too long would take its time.
-    let near = (word.len() <= 64).then(|| {
-        let slip = names().find(|known| strsim::osa_distance(&word, known) == 1);
-        slip.or_else(|| {
-            names()
-                .filter(|known| similarity(known) > 0.8)
-                .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
-        })
-    });
-    let next = match near.flatten() {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => "see wpa_supplicant.conf(5), or delete the line".to_owned(),
-    };
-    Wrong::new(what, next)
 }
 
 /// A line's number and what is wrong with it.
@@ -576,6 +571,26 @@ fn check_blob(first: &Line<'_>, inner: &[Line<'_>]) -> Vec<WrongLine> {
         ));
     }
     wrongs
+}
+
+/// Returns a hint at the setting that was meant.
+fn meant(word: &str, table: &[(&'static str, Kind)]) -> String {
+    // Of short words one wrong letter is much, and two in the wrong order are more.
+    let names = || table.iter().map(|(name, _)| *name);
+    let similarity = |known: &&str| strsim::jaro_winkler(word, known);
+    // No name is as long.
+    let near = (word.len() <= 64).then(|| {
+        let slip = names().find(|known| strsim::osa_distance(word, known) == 1);
+        slip.or_else(|| {
+            names()
+                .filter(|known| similarity(known) > 0.8)
+                .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
+        })
+    });
+    match near.flatten() {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "see wpa_supplicant.conf(5), or delete the line".to_owned(),
+    }
 }
 
 #[cfg(test)]

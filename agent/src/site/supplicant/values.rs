@@ -111,14 +111,22 @@ pub(super) const CONTROL_DIRECTORY: &str = "/run/wpa_supplicant";
 #[derive(Debug)]
 pub(super) struct Wrong {
     pub(super) what: String,
-    pub(super) next: String,
+    pub(super) next: Next,
+}
+
+/// What to do about it.
+#[derive(Debug)]
+pub(super) enum Next {
+    Said(String),
+    /// Write the setting that was meant by this word, one of the table.
+    Meant(String, &'static [(&'static str, Kind)]),
 }
 
 impl Wrong {
     pub(super) fn new(what: impl Into<String>, next: impl Into<String>) -> Wrong {
         Wrong {
             what: what.into(),
-            next: next.into(),
+            next: Next::Said(next.into()),
         }
     }
 }
