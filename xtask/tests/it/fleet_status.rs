@@ -130,6 +130,11 @@ struct Device {
 
 impl Device {
     fn start(desk: &Desk, hostname: &str, last: u8) -> Device {
+        Device::start_as(desk, hostname, hostname, last)
+    }
+
+    /// Starts a device whose files here have another name than itself.
+    fn start_as(desk: &Desk, hostname: &str, files: &str, last: u8) -> Device {
         let holder = Command::new("unshare")
             .args(["--net", "--uts", "cat"])
             .stdin(Stdio::piped())
@@ -145,9 +150,9 @@ impl Device {
             "link add up0 netns {pid} type veth peer name p{last}"
         ));
         ip(&format!("link set p{last} master br0 up"));
-        let run_dir = desk.path().join(format!("run-{hostname}"));
+        let run_dir = desk.path().join(format!("run-{files}"));
         let config = desk.put(
-            &format!("{hostname}.toml"),
+            &format!("{files}.toml"),
             "uplink = \"up0\"\ndownlink = \"down0\"\n[fleet]\nstatus = true\n",
         );
         let enter = |words: &[&str]| {
@@ -170,7 +175,7 @@ impl Device {
         succeed(&mut enter(&[
             "ip", "link", "add", "down0", "type", "veth", "peer", "name", "cable",
         ]));
-        let log = fs::File::create(desk.path().join(format!("{hostname}.log"))).unwrap();
+        let log = fs::File::create(desk.path().join(format!("{files}.log"))).unwrap();
         let agent = enter(&[])
             .arg(std::env::var_os(INSIDE).unwrap())
             .args(["run", "--log", "debug", "--config"])
@@ -316,6 +321,32 @@ fn inside() {
         assert_eq!(code, Some(0), "{table}{told}");
         assert_eq!(table.lines().count(), 2, "{table}");
     }
+
+    // Of two with one name the later one takes another, and is found by that.
+    let namesake = Device::start_as(&desk, "hall-1", "namesake", 13);
+    let mut other_name = None;
+    eventually("the namesake has another name", || {
+        let (_, json, _) = status(&desk, &["--json", "--timeout", "2"]);
+        let found: Value = serde_json::from_str(&json).unwrap_or_default();
+        let devices = found["devices"].as_array().cloned().unwrap_or_default();
+        let device = devices
+            .iter()
+            .find(|device| device["address"] == "192.168.77.13:61067");
+        let name = device.and_then(|device| device["answers_as"].as_str());
+        other_name = name.filter(|name| *name != "hall-1").map(str::to_owned);
+        other_name.is_some()
+    });
+    let other_name = other_name.unwrap();
+    assert!(other_name.starts_with("hall-1-"), "{other_name}");
+    let (code, table, told) = status(&desk, &[&format!("{other_name}.local"), "--timeout", "20"]);
+    assert_eq!(code, Some(0), "{table}{told}");
+    assert!(table.contains("192.168.77.13"), "{table}");
+    let note = format!("note: hall-1 answers as {other_name}.local\n");
+    assert!(told.contains(&note), "{told}");
+    let (code, table, told) = status(&desk, &["hall-1", "--timeout", "20"]);
+    assert_eq!(code, Some(0), "{table}{told}");
+    assert!(table.contains("192.168.77.11"), "{table}");
+    namesake.end();
 
     // One that says goodbye is missing.
     second.end();

@@ -53,6 +53,8 @@ pub struct Answer {
     /// Where it was asked.
     #[serde(rename = "address")]
     pub from: SocketAddrV4,
+    /// The name that led there, where one did, without `.local`: its own, or another where somebody else has that.
+    pub answers_as: Option<String>,
 }
 
 /// The document; fields of a newer agent are ignored.
@@ -138,6 +140,7 @@ pub fn parse(said: &[u8], from: SocketAddrV4) -> Result<Answer, String> {
         uptime: document.uptime,
         problems: document.problems,
         from,
+        answers_as: None,
     })
 }
 
@@ -175,6 +178,7 @@ pub mod tests {
             uptime: Some(3600),
             problems: 0,
             from: from.parse().unwrap(),
+            answers_as: None,
         }
     }
 

@@ -1,15 +1,15 @@
 //! Multicast DNS, by a library: which devices there are in the networks of this machine (RFC 6762, 6763).
 //!
-//! What is found is an address to ask at, and nothing more; names in it are not shown.
+//! What is found is an address to ask at, and the name of the host there: one that shares its name with another machine took another.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{SendError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use mdns_sd::{HostnameResolutionEvent, IfKind, ServiceDaemon, ServiceEvent};
+use mdns_sd::{HostnameResolutionEvent, IfKind, ScopedIp, ServiceDaemon, ServiceEvent};
 
-use super::ask::STATUS_PORT;
+use super::ask::{STATUS_PORT, plain};
 use super::search::Event;
 
 const SERVICE: &str = "_footbridge._tcp.local.";
@@ -34,12 +34,9 @@ impl Browser {
                 if service.port != STATUS_PORT {
                     continue;
                 }
-                let addresses = service.addresses.iter();
-                for address in addresses.filter_map(|address| neighbour(address.to_ip_addr())) {
-                    let at = SocketAddrV4::new(address, STATUS_PORT);
-                    if events.send(Event::Found(at)).is_err() {
-                        return;
-                    }
+                let addresses = service.addresses.iter().map(ScopedIp::to_ip_addr);
+                if tell(&events, addresses, &service.host).is_err() {
+                    return;
                 }
             }
         });
@@ -58,17 +55,12 @@ impl Browser {
         let events = events.clone();
         thread::spawn(move || {
             for event in found {
-                let HostnameResolutionEvent::AddressesFound(_, addresses) = event else {
+                let HostnameResolutionEvent::AddressesFound(host, addresses) = event else {
                     continue;
                 };
-                for address in addresses
-                    .iter()
-                    .filter_map(|address| neighbour(address.to_ip_addr()))
-                {
-                    let at = SocketAddrV4::new(address, STATUS_PORT);
-                    if events.send(Event::Found(at)).is_err() {
-                        return;
-                    }
+                let addresses = addresses.iter().map(ScopedIp::to_ip_addr);
+                if tell(&events, addresses, &host).is_err() {
+                    return;
                 }
             }
         });
@@ -80,6 +72,21 @@ impl Drop for Browser {
         // The program ends soon in any case.
         let _ = self.0.shutdown();
     }
+}
+
+/// Tells where a host is.
+fn tell(
+    events: &Sender<Event>,
+    addresses: impl Iterator<Item = IpAddr>,
+    host: &str,
+) -> Result<(), SendError<Event>> {
+    let host = host.trim_end_matches('.');
+    let host = plain(host.strip_suffix(".local").unwrap_or(host));
+    for address in addresses.filter_map(neighbour) {
+        let at = SocketAddrV4::new(address, STATUS_PORT);
+        events.send(Event::Found(at, Some(host.clone())))?;
+    }
+    Ok(())
 }
 
 /// Returns an address that another machine can have: who answers on the network sends nobody to this machine's own services.

@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
     } else if !rows.is_empty() {
         print!("{}", table::text(&rows));
     }
-    for note in &found.notes {
+    for note in table::other_names(&rows).chain(found.notes.iter().cloned()) {
         eprintln!("note: {note}");
     }
     verdict(&rows, &found)

@@ -1,6 +1,6 @@
 //! The search: whoever is found is asked once, some at a time, until all who are wanted have answered or the time is over.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,8 +25,8 @@ const NOTES_MAX: usize = 20;
 
 /// What happens in a search.
 pub enum Event {
-    /// Somebody may be there.
-    Found(SocketAddrV4),
+    /// Somebody may be there, found by a name or without one.
+    Found(SocketAddrV4, Option<String>),
     /// Somebody was asked.
     Asked(SocketAddrV4, Result<Box<Answer>, String>),
 }
@@ -50,7 +50,7 @@ pub fn search(wanted: &[Wanted], patience: Duration) -> Found {
         missing: wanted.iter().collect(),
         endless: wanted.is_empty(),
         found: Found::default(),
-        asked: BTreeSet::new(),
+        asked: BTreeMap::new(),
         jobs: start_workers(&events, deadline),
     };
     let by_address = !wanted.is_empty() && wanted.iter().all(|wanted| wanted.hostname.is_none());
@@ -67,7 +67,7 @@ pub fn search(wanted: &[Wanted], patience: Duration) -> Found {
     }
     for wanted in wanted {
         match (wanted.address, &wanted.hostname) {
-            (Some(address), _) => search.ask(address),
+            (Some(address), _) => search.ask(address, None),
             (None, Some(name)) if name.contains('.') => resolve(name.clone(), &events),
             (None, _) => {}
         }
@@ -89,7 +89,8 @@ struct Search<'a> {
     /// Whether there may always be one more.
     endless: bool,
     found: Found,
-    asked: BTreeSet<SocketAddrV4>,
+    /// Who was asked, and the name that led there, where one did.
+    asked: BTreeMap<SocketAddrV4, Option<String>>,
     jobs: Sender<SocketAddrV4>,
 }
 
@@ -99,9 +100,10 @@ impl Search<'_> {
         while self.endless || !self.missing.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             match happened.recv_timeout(left) {
-                Ok(Event::Found(address)) => self.ask(address),
-                Ok(Event::Asked(_, Ok(answer))) => {
-                    self.missing.retain(|wanted| !wanted.is(&answer));
+                Ok(Event::Found(address, name)) => self.ask(address, name),
+                Ok(Event::Asked(address, Ok(mut answer))) => {
+                    answer.answers_as = self.asked.get(&address).cloned().flatten();
+                    self.missing.retain(|wanted| !wanted.is_surely(&answer));
                     self.found.answers.push(*answer);
                 }
                 Ok(Event::Asked(address, Err(why))) => self.note(address, &why),
@@ -110,8 +112,18 @@ impl Search<'_> {
         }
     }
 
-    fn ask(&mut self, address: SocketAddrV4) {
-        if self.asked.len() < ASKED_MAX && self.asked.insert(address) {
+    /// Asks who has not been asked. A name that turns up later is theirs all the same.
+    fn ask(&mut self, address: SocketAddrV4, name: Option<String>) {
+        if let Some(known) = self.asked.get_mut(&address) {
+            let Some(name) = name else { return };
+            *known = Some(name.clone());
+            let mut answers = self.found.answers.iter_mut();
+            if let Some(answer) = answers.find(|answer| answer.from == address) {
+                answer.answers_as = Some(name);
+                self.missing.retain(|wanted| !wanted.is_surely(answer));
+            }
+        } else if self.asked.len() < ASKED_MAX {
+            self.asked.insert(address, name);
             // The workers are there as long as this is.
             let _ = self.jobs.send(address);
         }
@@ -165,7 +177,9 @@ fn resolve(name: String, events: &Sender<Event>) {
         let found = (name.as_str(), STATUS_PORT).to_socket_addrs();
         for address in found.into_iter().flatten() {
             if let SocketAddr::V4(address) = address
-                && events.send(Event::Found(address)).is_err()
+                && events
+                    .send(Event::Found(address, Some(name.clone())))
+                    .is_err()
             {
                 return;
             }

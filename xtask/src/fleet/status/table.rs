@@ -43,9 +43,10 @@ pub fn rows(wanted: &[Wanted], answers: &[Answer], others: bool) -> Vec<Row> {
             listed: true,
             answer: left
                 .iter()
-                .find(|answer| wanted.is(answer))
-                .copied()
-                .cloned(),
+                .filter_map(|answer| Some((wanted.likeness(answer)?, *answer)))
+                // The first one of those that are as likely.
+                .min_by_key(|(likeness, _)| *likeness)
+                .map(|(_, answer)| answer.clone()),
         })
         .collect();
     if others {
@@ -58,6 +59,17 @@ pub fn rows(wanted: &[Wanted], answers: &[Answer], others: bool) -> Vec<Row> {
         }));
     }
     rows
+}
+
+/// Returns the names that devices answer as, in `.local`, where those are not the ones that they have been given.
+pub fn other_names(rows: &[Row]) -> impl Iterator<Item = String> {
+    rows.iter().filter_map(|row| {
+        let answer = row.answer.as_ref()?;
+        let other = answer.answers_as.as_deref()?;
+        // A name of another domain is not the device's choice.
+        let differs = !other.contains('.') && !other.eq_ignore_ascii_case(&answer.name);
+        differs.then(|| format!("{} answers as {other}.local", answer.name))
+    })
 }
 
 /// Renders the table.
@@ -189,6 +201,25 @@ mod tests {
         assert_eq!(devices[0]["address"], "10.0.0.11:61067");
         assert_eq!(devices[1]["listed_as"], serde_json::Value::Null);
         assert_eq!(devices[1]["name"], "attic");
+    }
+
+    #[test]
+    fn who_has_the_name_comes_before_who_wanted_it() {
+        let late = Answer {
+            answers_as: Some("hall-1-4f2a10".to_owned()),
+            ..answer("hall-1", "10.0.0.12:61067")
+        };
+        let first = Answer {
+            answers_as: Some("hall-1".to_owned()),
+            ..answer("hall-1", "10.0.0.11:61067")
+        };
+        let answers = [late.clone(), first.clone()];
+        let wanted = ["hall-1", "hall-1-4f2a10.local"].map(|name| Wanted::parse(name).unwrap());
+        let rows = rows(&wanted, &answers, false);
+        assert_eq!(rows[0].answer, Some(first));
+        assert_eq!(rows[1].answer, Some(late));
+        let told: Vec<String> = other_names(&rows).collect();
+        assert_eq!(told, ["hall-1 answers as hall-1-4f2a10.local"]);
     }
 
     #[test]

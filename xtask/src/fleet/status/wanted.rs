@@ -57,20 +57,54 @@ impl Wanted {
         })
     }
 
-    /// Whether an answer is this device's. The number of its processor says more than a name, and an address that was asked more
-    /// than both, if nothing else is known.
+    /// Whether an answer is this device's.
     pub fn is(&self, answer: &Answer) -> bool {
-        match (&self.serial, &answer.serial, &self.hostname) {
-            (Some(wanted), Some(found), _) => wanted.eq_ignore_ascii_case(found),
-            (_, _, Some(hostname)) => {
-                let first = hostname.split('.').next().unwrap_or_default();
-                [hostname, first]
-                    .iter()
-                    .any(|name| answer.name.eq_ignore_ascii_case(name))
-            }
-            (_, _, None) => self.address == Some(answer.from),
+        self.likeness(answer).is_some()
+    }
+
+    /// Whether no other answer can be more likely this device's.
+    pub fn is_surely(&self, answer: &Answer) -> bool {
+        match self.likeness(answer) {
+            Some(Likeness::OwnName) => answer.answers_as.is_none(),
+            likeness => likeness.is_some(),
         }
     }
+
+    /// Returns by what an answer is this device's. The number of its processor says more than a name, the name that it has on the
+    /// network more than the one that it was given, which another machine may have there, and an address that was asked more than all,
+    /// if nothing else is known.
+    pub fn likeness(&self, answer: &Answer) -> Option<Likeness> {
+        if let (Some(wanted), Some(found)) = (&self.serial, &answer.serial) {
+            return wanted
+                .eq_ignore_ascii_case(found)
+                .then_some(Likeness::Serial);
+        }
+        let Some(hostname) = &self.hostname else {
+            return (self.address == Some(answer.from)).then_some(Likeness::Address);
+        };
+        let is = |name: &str| name.eq_ignore_ascii_case(hostname);
+        let first = hostname.split('.').next().unwrap_or_default();
+        if answer.answers_as.as_deref().is_some_and(is) {
+            Some(Likeness::NameOnNetwork)
+        } else if is(&answer.name) || answer.name.eq_ignore_ascii_case(first) {
+            Some(Likeness::OwnName)
+        } else {
+            None
+        }
+    }
+}
+
+/// By what an answer is a device's, the most certain first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Likeness {
+    /// The number of its processor.
+    Serial,
+    /// The name by which it was found.
+    NameOnNetwork,
+    /// What it calls itself.
+    OwnName,
+    /// Where it was asked.
+    Address,
 }
 
 impl From<Identity> for Wanted {
@@ -135,5 +169,25 @@ mod tests {
         assert!(by_address.is(&found));
         assert!(!Wanted::parse("10.0.0.11:7").unwrap().is(&found));
         assert!(Wanted::parse("hall-1.example.org").unwrap().is(&found));
+    }
+
+    #[test]
+    fn a_device_that_took_another_name_is_found_by_both() {
+        let mut found = answer("hall-1", "10.0.0.12:61067");
+        found.answers_as = Some("Hall-1-4F2A10".to_owned());
+        let likeness = |name| Wanted::parse(name).unwrap().likeness(&found);
+        assert_eq!(
+            likeness("hall-1-4f2a10.local"),
+            Some(Likeness::NameOnNetwork)
+        );
+        assert_eq!(likeness("hall-1"), Some(Likeness::OwnName));
+        assert_eq!(likeness("hall-2"), None);
+        // Whoever has the name may still answer.
+        assert!(!Wanted::parse("hall-1").unwrap().is_surely(&found));
+        assert!(Wanted::parse("hall-1-4f2a10").unwrap().is_surely(&found));
+        let mut listed = Wanted::parse("hall-9").unwrap();
+        listed.serial = Some("10000000abcdef01".to_owned());
+        found.serial = listed.serial.clone();
+        assert_eq!(listed.likeness(&found), Some(Likeness::Serial));
     }
 }
