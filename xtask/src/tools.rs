@@ -71,6 +71,10 @@ const TOOLS: &[Tool] = &[
         package: "e2fsprogs",
     },
     Tool {
+        program: "mkfs.btrfs",
+        package: "btrfs-progs",
+    },
+    Tool {
         program: "mdir",
         package: "mtools",
     },

@@ -20,7 +20,7 @@ use imagegen::make::fetch::Silent;
 use imagegen::site::address::UplinkAddress;
 
 use crate::card;
-use crate::readers::{available, run};
+use crate::readers::{available, run, skip};
 use crate::writers::TIME;
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJb0 me@desk";
@@ -661,6 +661,77 @@ fn images_of_devices_have_their_boards_files_and_their_own() {
     }
     let names: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
     assert_eq!(names.len(), 5 * 3);
+}
+
+/// A file system whose files can share blocks, which goes with the test.
+struct Btrfs(PathBuf);
+
+impl Btrfs {
+    /// `None`, after saying so, where there can be none.
+    fn mount(test: &str, folder: &Path) -> Option<Btrfs> {
+        if !available(test, &["mkfs.btrfs", "mount", "umount"]) {
+            return None;
+        }
+        let (file, place) = (folder.join("btrfs"), folder.join("mounted"));
+        fs::create_dir(&place).unwrap();
+        fs::File::create(&file).unwrap().set_len(256 << 20).unwrap();
+        run(folder, "mkfs.btrfs", &["--quiet", "btrfs"]);
+        let mounted = std::process::Command::new("mount")
+            .args(["-o", "loop"])
+            .args([&file, &place])
+            .output()
+            .unwrap();
+        if !mounted.status.success() {
+            let why = String::from_utf8_lossy(&mounted.stderr);
+            skip(test, &format!("btrfs cannot be mounted: {}", why.trim()));
+            return None;
+        }
+        Some(Btrfs(place))
+    }
+
+    /// How many bytes are free once everything has been written.
+    fn free(&self) -> u64 {
+        rustix::fs::syncfs(fs::File::open(&self.0).unwrap()).unwrap();
+        let found = rustix::fs::statvfs(&self.0).unwrap();
+        found.f_bfree * found.f_frsize
+    }
+}
+
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// Where a file system shares blocks, ten images take little more room than one, and are the same as elsewhere.
+#[test]
+fn images_share_what_they_have_in_common() {
+    const CONTENTS: usize = 20 << 20;
+    const TEST: &str = "images_share_what_they_have_in_common";
+    let folder = tempfile::tempdir().unwrap();
+    let Some(shared) = Btrfs::mount(TEST, folder.path()) else {
+        return;
+    };
+    let base_path = card::image(&shared.0, "base.img", CONTENTS);
+    let elsewhere = card::image(folder.path(), "base.img", CONTENTS);
+    let site = site(&[("hostname", 7), ("wpa_supplicant.conf", 300)]);
+    let make = |base: &Path, name: &str| {
+        let path = base.with_file_name(name);
+        let base = Base::open(base, TIME).unwrap();
+        base.write(Draft::create(&path, ImageFormat::Img).unwrap(), &site)
+            .unwrap();
+        path
+    };
+    let free = shared.free();
+    let made: Vec<PathBuf> = (0..10)
+        .map(|number| make(&base_path, &format!("{number}.img")))
+        .collect();
+    let taken = free.saturating_sub(shared.free());
+    assert!(taken < CONTENTS as u64, "{taken} bytes");
+    let copied = fs::read(make(&elsewhere, "copied.img")).unwrap();
+    for path in made {
+        assert!(fs::read(&path).unwrap() == copied, "{}", path.display());
+    }
 }
 
 /// Has the boot partition checked by somebody else.
