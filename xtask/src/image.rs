@@ -157,7 +157,7 @@ pub struct Outcome {
     /// What was known before.
     pub prepared: Prepared,
     /// The agent's program.
-    pub agent: Arc<[u8]>,
+    agent: Arc<[u8]>,
     /// The image.
     pub image: Built,
 }

@@ -123,8 +123,7 @@ impl Source {
         })
     }
 
-    /// Returns the mirror.
-    pub fn mirror(&self) -> Result<Mirror> {
+    fn mirror(&self) -> Result<Mirror> {
         let named = self
             .mirror
             .clone()

@@ -193,26 +193,6 @@ const RECIPE: &[Tool] = &[
     },
 ];
 
-/// What people set a Debian system up with, for another processor than theirs.
-const DEBIAN: &[Tool] = &[
-    Tool {
-        program: "debootstrap",
-        package: "debootstrap",
-    },
-    Tool {
-        program: "mkfs.ext4",
-        package: "e2fsprogs",
-    },
-    Tool {
-        program: "debugfs",
-        package: "e2fsprogs",
-    },
-    Tool {
-        program: "qemu-system-aarch64",
-        package: "qemu-system-arm",
-    },
-];
-
 /// Returns whether a check that cannot run is a failure.
 pub fn require_all() -> bool {
     std::env::var_os("REQUIRE_ALL").is_some_and(|value| value == "1")
@@ -254,23 +234,7 @@ pub fn provide(shell: &Shell) -> Result<()> {
 
 /// Makes the programs available that people make images with by hand.
 pub fn provide_recipe(shell: &Shell) -> Result<()> {
-    provide_all(shell, RECIPE)
-}
-
-/// Makes the programs available that a Debian system is set up and booted with.
-pub fn provide_debian(shell: &Shell) -> Result<()> {
-    if !is_root()? {
-        return Err(Failure::new(
-            "debootstrap sets systems up for root alone",
-            "run this as root: sudo -E cargo xtask bench boot",
-        )
-        .into());
-    }
-    provide_all(shell, DEBIAN)
-}
-
-fn provide_all(shell: &Shell, tools: &[Tool]) -> Result<()> {
-    let wanted: Vec<&Tool> = tools.iter().collect();
+    let wanted: Vec<&Tool> = RECIPE.iter().collect();
     match install(shell, &wanted, "the recipe")? {
         None => Ok(()),
         Some(advice) => Err(Failure::new("the recipe cannot be measured", advice).into()),

@@ -6,6 +6,7 @@
 
 mod contenders;
 mod ingredients;
+mod results;
 mod watched;
 
 use std::fs;
@@ -13,10 +14,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use imagegen::make::disk::ImageFormat;
+use serde_json::json;
 use xshell::Shell;
 
 use self::contenders::Contenders;
-use super::results::{Contender, Goal, Measure, Results, Unit};
+use self::results::{Contender, Goal, Measure, Results, Unit};
 use crate::source::Source;
 use crate::workspace::Workspace;
 use crate::{boards, interrupt, tools};
@@ -148,7 +150,8 @@ pub fn run(args: &Args) -> Result<()> {
     let contenders = Contenders::prepare(&workspace, &board, &args.source, scratch.path())?;
     let results = measure(args, &contenders)?;
     print!("{}", results.table(&MEASURES));
-    results.keep(&MEASURES, &args.board.name, &json)?;
+    write_json(&json, args, &results)?;
+    eprintln!("All samples are in {}", json.display());
     Ok(())
 }
 
@@ -250,4 +253,19 @@ fn size_of(path: &Path) -> Result<f64> {
     let metadata =
         fs::metadata(path).with_context(|| format!("while reading {}", path.display()))?;
     Ok(metadata.len() as f64)
+}
+
+fn write_json(path: &Path, args: &Args, results: &Results) -> Result<()> {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let all = json!({
+        "board": args.board.name,
+        "processors": processors,
+        "measures": results.json(&MEASURES),
+    });
+    let write = || -> Result<()> {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        fs::write(path, format!("{all:#}\n"))?;
+        Ok(())
+    };
+    write().with_context(|| format!("while writing {}", path.display()))
 }
