@@ -25,6 +25,7 @@ use crate::make::fetch::Progress;
 use crate::plan::boot::INITRAMFS_FILE;
 use crate::plan::disk::ROOT_PARTITION;
 use crate::sha256::Sha256;
+use crate::shell;
 
 /// Imager's file for the settings that a person makes in it.
 const PRESEED: &str = "rpi-preseed.toml";
@@ -154,7 +155,7 @@ impl CatalogueError {
                 "leave it out; `imager-tags` in the board's description names its devices".to_owned()
             }
             Self::Faulty(path) => {
-                format!("`cargo xtask verify {}` says what, and what to do", path.display())
+                format!("`cargo xtask verify {}` says what, and what to do", shell::word(path))
             }
             Self::Secret { .. } => {
                 "build it with --open and a network name that nobody has, and without --ssh-key; or, if nobody else can download it, add --private"

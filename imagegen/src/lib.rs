@@ -31,5 +31,6 @@ pub mod relation;
 pub mod resolve;
 pub mod sbom;
 pub mod sha256;
+pub mod shell;
 pub mod site;
 pub mod tree;

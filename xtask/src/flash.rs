@@ -11,6 +11,7 @@ use imagegen::card::image::{Image, ImageFault, examine};
 use imagegen::card::journal::Mark;
 use imagegen::card::refusal::{Bytes, Refusal, Wanted, Wish, is_card_like, judge};
 use imagegen::card::write::{Job, Written, flash};
+use imagegen::shell;
 
 use crate::interrupt::Unfinished;
 use crate::progress::Bars;
@@ -45,7 +46,7 @@ pub struct CardArgs {
 /// Writes an image to a card and reads it back.
 pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
-    let command = format!("flash {}", args.image.display());
+    let command = format!("flash {}", shell::word(&args.image));
     write_card(
         &args.image,
         &args.card,
@@ -187,9 +188,9 @@ pub fn not_opened(error: OpenError, as_root: &str) -> anyhow::Error {
 /// Root has no cargo of ours, but this program is all that is needed.
 fn as_root(args: &CardArgs, command: &str) -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| "cargo xtask".into());
-    let mut command = format!("sudo {} {command}", program.display());
+    let mut command = format!("sudo {} {command}", shell::word(&program));
     if let Some(path) = &args.device {
-        command.push_str(&format!(" {}", path.display()));
+        command.push_str(&format!(" {}", shell::word(path)));
     }
     command
 }

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use imagegen::board::Board;
 use imagegen::credentials::{Security, Ssid};
 use imagegen::make::disk::{CYCLONEDX, ImageFormat, LICENCES, SPDX};
+use imagegen::shell;
 use imagegen::site::{CountryCode, Network, SiteOptions};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -304,8 +305,8 @@ fn compare(workspace: &Workspace, board: &Board, images: &[PathBuf]) -> Result<S
                 format!("two images for {} differ", board.id),
                 format!(
                     "`cargo xtask diff {} {}` shows in what",
-                    one?.display(),
-                    other?.display()
+                    shell::word(&one?),
+                    shell::word(&other?)
                 ),
             )
             .into());

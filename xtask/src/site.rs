@@ -98,7 +98,10 @@ fn failed(path: &Path, error: SiteEditError) -> anyhow::Error {
             | SiteEditError::NoSshServer
             | SiteEditError::Edit(EditError::Missing(_))
     );
-    let message = format!("{}: {:#}", path.display(), anyhow::Error::from(error));
+    let message = match &error {
+        SiteEditError::Open { .. } => format!("{:#}", anyhow::Error::from(error)),
+        _ => format!("{}: {:#}", path.display(), anyhow::Error::from(error)),
+    };
     match usage {
         true => UsageError::new(message, hint).into(),
         false => Failure::new(message, hint).into(),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::devices::{Disk, Purpose, Transport};
+use crate::shell;
 
 /// Folders that a running system is in.
 const SYSTEM_FOLDERS: [&str; 8] = [
@@ -236,7 +237,7 @@ impl Refusal {
             }
             Self::Missing(path) => format!(
                 "a file that stands for a card has to be there: `truncate -s 4G {}` makes one",
-                path.display()
+                shell::word(path)
             ),
             Self::NoDisk(_) | Self::System { .. } | Self::Swap { .. } | Self::Optical(_) => another,
             Self::Partition { whole, .. } => {
@@ -249,7 +250,7 @@ impl Refusal {
             }
             Self::Mounted { at, .. } => format!(
                 "look at what is there; if it may go: umount {}",
-                at.display()
+                shell::word(at)
             ),
             Self::Empty(_) => "put a card in".to_owned(),
             Self::ReadOnly(_) => {
@@ -261,7 +262,10 @@ impl Refusal {
             }
             Self::TooSmall {
                 name, file: true, ..
-            } => format!("make it as large as a card: truncate -s 4G {name}"),
+            } => format!(
+                "make it as large as a card: truncate -s 4G {}",
+                shell::word(Path::new(name))
+            ),
             Self::TooSmall { .. } => "take a larger card".to_owned(),
             Self::Image(_) => "name the disk that the image is to go on".to_owned(),
             Self::Shown { device, .. } => {

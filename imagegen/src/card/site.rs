@@ -63,6 +63,16 @@ pub enum SiteEditError {
     /// There is no partition table, or no boot partition in it.
     #[error("it is no image of this program's: {0}")]
     NoImage(String),
+    /// Part of it is missing.
+    #[error("it is cut off: partition {number} ends at byte {end}, and the image at {size}")]
+    CutOff {
+        /// The partition, counted from one.
+        number: usize,
+        /// Where it ends.
+        end: u64,
+        /// Where the image does.
+        size: u64,
+    },
     /// The boot partition.
     #[error(transparent)]
     Fat(#[from] FatChangeError),
@@ -90,10 +100,18 @@ impl SiteEditError {
     /// Returns what can be done about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::Open { .. } => "check the path, and whether you may write there".to_owned(),
+            Self::Open { err, .. } => match err.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    "run the same command as whoever the image belongs to; for a card that is root"
+                }
+                io::ErrorKind::UnexpectedEof => "it is cut off: copy or make it again",
+                _ => "check the path, and whether you may write there",
+            }
+            .to_owned(),
             Self::NoImage(_) | Self::Fat(FatChangeError::NoDirectory(_)) => {
                 "`cargo xtask image` makes images, `cargo xtask flash` cards".to_owned()
             }
+            Self::CutOff { .. } => "copy or make it again".to_owned(),
             Self::Fat(FatChangeError::Damaged(_)) => {
                 "`fsck.fat` puts the boot partition of a card right; make an image anew".to_owned()
             }
@@ -187,23 +205,18 @@ impl Edit<'_> {
             .and_then(|file| file.lock().map(|()| file))
             .map_err(|err| open_error(self.path, err))?;
         let mut image = InPlace::of(&file);
-        let edit = plan_edit(&image, self.change, self.overlays)?;
-        if edit.is_empty() {
-            return Ok(Vec::new());
-        }
         let size = file
             .metadata()
             .map_err(|err| open_error(self.path, err))?
             .len();
-        let read_at = |part: &mut [u8], at| file.read_exact_at(part, at);
-        let stale = self.forget_map_of_another(size, u64::MAX, read_at);
-        if stale.map_err(|err| open_error(self.path, err))? {
-            progress.started(
-                "the block map is not this image's; the new one has all of the image",
-                None,
-            );
-            progress.finished();
+        check_size(&image, size)?;
+        let edit = plan_edit(&image, self.change, self.overlays)?;
+        if edit.is_empty() {
+            return Ok(Vec::new());
         }
+        let trusted = self
+            .compare_with_what_lies_beside(&file, size, progress)
+            .map_err(|err| open_error(self.path, err))?;
         self.prepare(&file)
             .map_err(|err| open_error(self.path, err))?;
         let beside = [BLOCK_MAP, CHECKSUM, PROVENANCE].map(|end| Beside::take(self.path, end));
@@ -229,7 +242,7 @@ impl Edit<'_> {
                     |part, at| file.read_exact_at(part, at),
                 ))
             });
-            let digest = checksum.existed.then(|| digest_of(&file));
+            let digest = (checksum.existed && trusted).then(|| digest_of(&file));
             let made = made
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -245,6 +258,48 @@ impl Edit<'_> {
         // What describes the image holds for what it is now, changed or not.
         changed?;
         Ok(edit.names())
+    }
+
+    /// Returns whether the image is what its checksum was written for, if it has one, and forgets a block map that is not its. People change
+    /// images by other means too, so neither is a reason not to; but nobody has looked at an image that does not fit, and a new checksum
+    /// would call a damaged one whole.
+    fn compare_with_what_lies_beside(
+        &mut self,
+        file: &File,
+        size: u64,
+        progress: &dyn Progress,
+    ) -> io::Result<bool> {
+        let read_at = |part: &mut [u8], at| file.read_exact_at(part, at);
+        let (stale, fits) = thread::scope(|scope| {
+            let fits = scope.spawn(|| match load_checksum(self.path).ok().flatten() {
+                Some(checksum) => Ok(digest_of(file)? == checksum.says),
+                None => Ok(true),
+            });
+            let stale = match &self.map {
+                Some(map) => map.fits(size, u64::MAX, read_at).map(|fits| !fits),
+                None => Ok(false),
+            };
+            let fits: io::Result<bool> = fits
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (stale, fits)
+        });
+        let (stale, fits) = (stale?, fits?);
+        if stale {
+            self.map = None;
+        }
+        let say = |what: &str| {
+            progress.started(what, None);
+            progress.finished();
+        };
+        if !fits {
+            say(
+                "warning: the image is not what its checksum was written for: changed by other means, or damaged; it gets no new checksum",
+            );
+        } else if stale {
+            say("the block map is not this image's; the new one has all of the image");
+        }
+        Ok(fits)
     }
 
     /// Finds the pieces of a packed image, or why it has to be unpacked as a whole. The block map beside an image that its checksum does
@@ -285,6 +340,7 @@ impl Edit<'_> {
         pieces: &[Piece],
     ) -> Result<Option<Vec<String>>, SiteEditError> {
         let mut image = PackedImage::new(file, packing, pieces);
+        check_size(&image, image.size())?;
         let edit = plan_edit(&image, self.change, self.overlays)?;
         if edit.is_empty() {
             return Ok(Some(Vec::new()));
@@ -323,6 +379,7 @@ impl Edit<'_> {
         let failed = |err| open_error(self.path, err);
         let mut unpacked = open_image_file(self.path).map_err(failed)?;
         let size = unpacked.metadata().map_err(failed)?.len();
+        check_size(&InPlace::of(&unpacked), size)?;
         let edit = plan_edit(&InPlace::of(&unpacked), self.change, self.overlays)?;
         if edit.is_empty() {
             return Ok(Vec::new());
@@ -523,6 +580,17 @@ fn plan_edit(
         }
     }
     Ok(edit)
+}
+
+/// Fails if a partition is not whole.
+fn check_size(storage: &impl Storage, size: u64) -> Result<(), SiteEditError> {
+    for (number, partition) in (1..).zip(partitions(storage)?) {
+        let end = partition.map_or(0, |partition| partition.offset() + partition.size());
+        if end > size {
+            return Err(SiteEditError::CutOff { number, end, size });
+        }
+    }
+    Ok(())
 }
 
 fn apply(storage: &mut impl Storage, edit: &SettingsEdit, time: u32) -> Result<(), SiteEditError> {

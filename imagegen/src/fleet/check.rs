@@ -15,6 +15,7 @@ use super::list::{List, Problem, Row, Source, Span, text_value};
 use super::taken::Taken;
 use super::{Device, DeviceName, Fleet, IdentityError, Mac, Serial, Target};
 use crate::board::Board;
+use crate::shell;
 use crate::site::agent::AgentOptions;
 use crate::site::config::{RawSite, ReadFile};
 use crate::site::{Hostname, SiteChange, SiteOptions};
@@ -371,7 +372,7 @@ impl Desk<'_> {
                     format!("everybody on this machine can read this file, and `{name}` in it");
                 let hint = format!(
                     "chmod o= {}, or {name}-file, or {name}-command",
-                    source.name
+                    shell::word(Path::new(&source.name))
                 );
                 self.tell(source, &key.span(), what, hint);
             }

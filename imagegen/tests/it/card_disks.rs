@@ -252,7 +252,7 @@ fn why_disks_are_refused() {
     expect![[r#"
         nothing: may be written to
         mounted: sdb is in use: sdb1 is mounted at /media/boot fs
-            look at what is there; if it may go: umount /media/boot fs
+            look at what is there; if it may go: umount '/media/boot fs'
         by another number: sdb is in use: sdb2 is mounted at /mnt/btrfs
             look at what is there; if it may go: umount /mnt/btrfs
         the system, and something else: sdb is a disk of this system: sdb2 is mounted at /

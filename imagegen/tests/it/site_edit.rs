@@ -604,6 +604,49 @@ fn a_block_map_of_another_image_is_not_believed() {
     }
 }
 
+/// Somebody changed or damaged it since; a new checksum would say that all of it is as it should be.
+#[test]
+fn an_image_that_its_checksum_does_not_fit_gets_no_new_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("card.img");
+    image(&path);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let change = SiteChange {
+        hostname: Some(Hostname::parse("cellar").unwrap()),
+        ..SiteChange::default()
+    };
+    let told = edit(&path, &change);
+    assert!(
+        matches!(&told[..], [said] if said.starts_with("warning: the image is not what its checksum was written for")),
+        "{told:?}"
+    );
+    assert_eq!(load_settings(&path).unwrap().site["hostname"], b"cellar\n");
+    assert!(!scratch.path().join("card.img.sha256").exists());
+}
+
+#[test]
+fn an_image_that_is_cut_off_is_not_changed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("card.img");
+    image(&path);
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    let before = fs::read(&path).unwrap();
+    let change = SiteChange {
+        hostname: Some(Hostname::parse("cellar").unwrap()),
+        ..SiteChange::default()
+    };
+    let error = edit_image(&path, &change, &overlays(), TIME, &Silent).unwrap_err();
+    assert!(
+        error.to_string().starts_with("it is cut off: partition "),
+        "{error}"
+    );
+    assert!(fs::read(&path).unwrap() == before);
+    assert!(scratch.path().join("card.img.sha256").exists());
+}
+
 /// The country is in two places, and both change.
 #[test]
 fn the_kernel_is_told_the_country_too() {
@@ -650,6 +693,9 @@ fn a_refused_edit_leaves_what_describes_the_image() {
     let record = bytes.windows(11).position(|name| name == b"KERNEL8 IMG");
     bytes[record.unwrap() + 26..][..2].copy_from_slice(&2u16.to_le_bytes());
     fs::write(&path, &bytes).unwrap();
+    let described = format!("{}  card.img\n", Sha256::of(&bytes));
+    let checksum = scratch.path().join("card.img.sha256");
+    fs::write(&checksum, &described).unwrap();
     let change = SiteChange {
         hostname: Some(Hostname::parse("cellar").unwrap()),
         ..SiteChange::default()
@@ -660,9 +706,7 @@ fn a_refused_edit_leaves_what_describes_the_image() {
         "{error}"
     );
     assert!(fs::read(&path).unwrap() == bytes);
-    let digest = Sha256::of(&bytes);
-    let checksum = fs::read_to_string(scratch.path().join("card.img.sha256")).unwrap();
-    assert_eq!(checksum, format!("{digest}  card.img\n"));
+    assert_eq!(fs::read_to_string(&checksum).unwrap(), described);
     let map = fs::read_to_string(scratch.path().join("card.img.bmap")).unwrap();
     parse_block_map(&map).unwrap();
 }

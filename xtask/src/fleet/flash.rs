@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use imagegen::card::device::Card;
 use imagegen::fleet::base::Base;
 use imagegen::fleet::ledger::{Event, Ledger, LedgerError, State, rfc3339};
+use imagegen::shell;
 
 use super::images::{device_named, has_image, make, open_base};
 use super::list::load;
@@ -108,7 +109,7 @@ impl Station<'_> {
         events: &BTreeMap<String, Event>,
     ) -> Result<()> {
         let device = claim.device;
-        let command = format!("fleet flash {}", self.args.place.fleet.display());
+        let command = format!("fleet flash {}", shell::word(&self.args.place.fleet));
         // A wrong disk is said before an image is made for it.
         flash::check_destination(&self.args.card, base.path(), base.size(), &command)?;
         eprintln!("{}", without_controls(&self.account(device, events)));

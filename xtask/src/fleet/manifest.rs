@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use imagegen::fleet::list::Sources;
 use imagegen::sha256::Sha256;
+use imagegen::shell;
 use serde::{Deserialize, Serialize};
 
 use crate::usage::{Failure, UsageError};
@@ -66,7 +67,10 @@ impl Manifest {
     /// Loads what was made from exactly this list.
     pub fn load(folder: &Path, sources: &Sources) -> Result<Self> {
         let path = folder.join(FILE);
-        let again = format!("cargo xtask fleet build {}", sources.list.name);
+        let again = format!(
+            "cargo xtask fleet build {}",
+            shell::word(Path::new(&sources.list.name))
+        );
         let bytes = fs::read(&path).map_err(|error| {
             UsageError::new(
                 format!(
