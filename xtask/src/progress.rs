@@ -86,6 +86,10 @@ impl Progress for Bars {
     fn finished(&self) {
         self.replace(None);
     }
+
+    fn noted(&self, what: &str) {
+        self.all.suspend(|| eprintln!("{what}"));
+    }
 }
 
 impl Drop for Step {

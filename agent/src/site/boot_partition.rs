@@ -13,6 +13,9 @@ use super::preseed::{self, PRESEED};
 use super::{SiteFiles, text};
 use crate::plain_file::read_plain_file;
 
+/// Bytes of a file that what replaces it is written over; a longer one is removed.
+const LONGEST_OVERWRITTEN: u64 = 1 << 20;
+
 /// Longest file of Imager's that is read, in bytes.
 const LONGEST: usize = 64 << 10;
 /// What a card writes wholly or not at all, in bytes.
@@ -170,6 +173,10 @@ impl Partition for Mounted {
     fn replace(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.0.join(path);
         fs::create_dir_all(path.parent().unwrap_or(&self.0))?;
+        // No file as long as that was ever read, and overwriting it would take the start's time.
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LONGEST_OVERWRITTEN) {
+            fs::remove_file(&path)?;
+        }
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)

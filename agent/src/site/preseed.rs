@@ -203,7 +203,7 @@ impl<'a> Reader<'a> {
                     self.psk(password, is_key)?
                 )
             }
-            ("sae", Some(password)) if !is_key => format!(
+            ("sae", Some(password)) if !is_key && password.len() < 64 => format!(
                 "\tkey_mgmt=SAE\n\tpsk={}\n\tieee80211w=2\n",
                 self.psk(password, false)?
             ),

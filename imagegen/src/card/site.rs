@@ -271,10 +271,7 @@ impl Edit<'_> {
     ) -> io::Result<bool> {
         let read_at = |part: &mut [u8], at| file.read_exact_at(part, at);
         let (stale, fits) = thread::scope(|scope| {
-            let fits = scope.spawn(|| match load_checksum(self.path).ok().flatten() {
-                Some(checksum) => Ok(digest_of(file)? == checksum.says),
-                None => Ok(true),
-            });
+            let fits = scope.spawn(|| self.fits_checksum(file));
             let stale = match &self.map {
                 Some(map) => map.fits(size, u64::MAX, read_at).map(|fits| !fits),
                 None => Ok(false),
@@ -288,18 +285,23 @@ impl Edit<'_> {
         if stale {
             self.map = None;
         }
-        let say = |what: &str| {
-            progress.started(what, None);
-            progress.finished();
-        };
         if !fits {
-            say(
+            progress.noted(
                 "warning: the image is not what its checksum was written for: changed by other means, or damaged; it gets no new checksum",
             );
         } else if stale {
-            say("the block map is not this image's; the new one has all of the image");
+            progress.noted("the block map is not this image's; the new one has all of the image");
         }
         Ok(fits)
+    }
+
+    /// Whether the image is what the checksum beside it says, if there is one. One that cannot be read says nothing good.
+    fn fits_checksum(&self, file: &File) -> io::Result<bool> {
+        match load_checksum(self.path) {
+            Ok(Some(checksum)) => Ok(digest_of(file)? == checksum.says),
+            Ok(None) => Ok(true),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Finds the pieces of a packed image, or why it has to be unpacked as a whole. The block map beside an image that its checksum does
@@ -312,12 +314,11 @@ impl Edit<'_> {
         let failed = |err| open_error(self.path, err);
         let (pieces, digest) = thread::scope(|scope| {
             let pieces = scope.spawn(|| load_pieces(packing, file));
-            let checksum = load_checksum(self.path).ok().flatten();
-            let fits = checksum.map(|checksum| Ok(digest_of(file)? == checksum.says));
+            let fits = self.fits_checksum(file);
             let pieces = pieces
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            (pieces, fits.unwrap_or(Ok(true)))
+            (pieces, fits)
         });
         // A new checksum of pieces that nobody has looked at would call a damaged image whole.
         if !digest.map_err(failed)? {

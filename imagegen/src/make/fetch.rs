@@ -35,6 +35,11 @@ pub trait Progress: Sync {
     fn advanced(&self, bytes: u64);
     /// What was started last has ended, well or not.
     fn finished(&self);
+    /// Something that people should know, and that takes no time.
+    fn noted(&self, what: &str) {
+        self.started(what, None);
+        self.finished();
+    }
 }
 
 /// Tells nobody.

@@ -124,6 +124,16 @@ impl Radio {
             // Whoever refuses a server fails with it as well.
             RadioEvent::Supplicant(SupplicantEvent::Refused)
                 if self.trouble == Some(SupplicantEvent::WrongServer) => {}
+            // After a failure the supplicant passes the network by for a while, and then says that there is none. Why is worth more.
+            RadioEvent::Supplicant(SupplicantEvent::NetworkNotFound)
+                if matches!(
+                    self.trouble,
+                    Some(
+                        SupplicantEvent::WrongKey
+                            | SupplicantEvent::Refused
+                            | SupplicantEvent::WrongServer
+                    )
+                ) => {}
             RadioEvent::Supplicant(trouble) => {
                 if self.trouble.replace(trouble) != Some(trouble) {
                     warn!(?trouble, "the supplicant cannot join the network");

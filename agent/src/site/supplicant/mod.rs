@@ -65,7 +65,7 @@ pub(super) fn check(text: &[u8], certificates: &BTreeSet<&str>) -> (Vec<u8>, Vec
         block = match (block.take(), begins) {
             (Some(open), Some(begun)) => {
                 file.drop_open(&open);
-                Some(Block::new(begun, line))
+                file.begin(begun, line)
             }
             (Some(mut open), None) => {
                 let ends = line.content() == Some(b"}");
@@ -77,7 +77,7 @@ pub(super) fn check(text: &[u8], certificates: &BTreeSet<&str>) -> (Vec<u8>, Vec
                     Some(open)
                 }
             }
-            (None, Some(begun)) => Some(Block::new(begun, line)),
+            (None, Some(begun)) => file.begin(begun, line),
             (None, None) => {
                 file.take_global(&line);
                 None
@@ -243,6 +243,20 @@ impl File<'_> {
             .push(Finding::at(line, wrong.what, effect, next));
     }
 
+    /// Opens a block, unless all of it is on this one line.
+    fn begin<'b>(&mut self, begun: Begun, line: Line<'b>) -> Option<Block<'b>> {
+        let is_whole = begun == Begun::Misspelt
+            && line
+                .content()
+                .is_some_and(|content| content.ends_with(b"}"));
+        let block = Block::new(begun, line);
+        if !is_whole {
+            return Some(block);
+        }
+        self.take_block(&block);
+        None
+    }
+
     fn drop_open(&mut self, block: &Block<'_>) {
         let what = match block.begun {
             Begun::Network | Begun::Misspelt => "the network that begins here has no closing brace",
@@ -258,7 +272,8 @@ impl File<'_> {
     }
 
     fn take_block(&mut self, block: &Block<'_>) {
-        let inner = &block.lines[1..block.lines.len() - 1];
+        let inner = block.lines.get(1..block.lines.len() - 1);
+        let inner = inner.unwrap_or_default();
         let wrongs = match block.begun {
             Begun::Network => check_network(&block.lines[0], inner, self.certificates),
             Begun::Misspelt => vec![(
@@ -452,7 +467,11 @@ impl<'a> Network<'a> {
             ways.iter()
                 .all(|way| known.iter().any(|known| known.as_bytes() == *way))
         };
-        if !self.settings.contains_key("ssid") {
+        // Without a name it is any open one, or that of one access point.
+        let has_name = ["ssid", "bssid"]
+            .iter()
+            .any(|name| self.settings.contains_key(*name));
+        if !has_name && !all_are(&["NONE"]) {
             return of_network(
                 "the network that begins here has no name",
                 "add `ssid=\"name\"`",
@@ -623,6 +642,28 @@ mod tests {
              network={\nssid=686f6d65\nkey_mgmt=NONE\n}\ncred={\nrealm=\"x\"\n}\n",
             expect![[r#"
                 kept: # mine\nctrl_interface=/run/wpa_supplicant\ncountry=DE\n network={ # home\n\tssid=\"a # b\"\n\tpsk=\"secret # 1\" # !\n}\nnetwork={\nssid=686f6d65\nkey_mgmt=NONE\n}\ncred={\nrealm=\"x\"\n}\n
+            "#]],
+        );
+    }
+
+    #[test]
+    fn any_open_network_and_one_access_point_need_no_name() {
+        check_text(
+            "network={\nkey_mgmt=NONE\n}\nnetwork={\nbssid=02:00:00:00:00:01\npsk=\"secret enough\"\n}\nnetwork={\npsk=\"secret enough\"\n}\n",
+            expect![[r#"
+                8: the network that begins here has no name; this network is left out; add `ssid="name"`
+                kept: network={\nkey_mgmt=NONE\n}\nnetwork={\nbssid=02:00:00:00:00:01\npsk=\"secret enough\"\n}\n\n\n\nctrl_interface=/run/wpa_supplicant\n
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_network_on_one_line_costs_nothing_after_it() {
+        check_text(
+            "network={ssid=\"home\" psk=\"secret enough\"}\ncountry=DE\n",
+            expect![[r#"
+                1: a network does not begin like this; this network is left out; write `network={` without blanks, and nothing else on the line
+                kept: \ncountry=DE\nctrl_interface=/run/wpa_supplicant\n
             "#]],
         );
     }

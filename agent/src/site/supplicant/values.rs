@@ -428,7 +428,7 @@ fn check_psk(value: &[u8]) -> Result<(), Wrong> {
             let what = format!("the passphrase has {length} bytes, not 8 to 63");
             return Err(Wrong::new(what, NEXT));
         }
-        if passphrase.iter().any(u8::is_ascii_control) {
+        if passphrase.iter().any(|byte| *byte < b' ') {
             let what = "the passphrase has a tab or another control character in it";
             return Err(Wrong::new(what, NEXT));
         }

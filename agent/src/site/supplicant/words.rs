@@ -39,7 +39,7 @@ pub(super) const GLOBAL: &[(&str, Kind)] = &[
     ("disassoc_imminent_rssi_threshold", Number(-120, 0)),
     ("disassoc_low_ack", Number(0, 1)),
     ("dot11RSNAConfigPMKLifetime", Integer),
-    ("dot11RSNAConfigPMKReauthThreshold", Number(0, 100)),
+    ("dot11RSNAConfigPMKReauthThreshold", Number(1, 100)),
     ("dot11RSNAConfigSATimeout", Integer),
     ("dot11RSNASAERetransPeriod", Integer),
     ("dpp_config_processing", Number(0, 2)),
