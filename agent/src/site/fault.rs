@@ -124,6 +124,22 @@ fn shortened(mut text: String) -> String {
     text
 }
 
+/// Returns findings as the tests show them, a line each.
+#[cfg(test)]
+pub(super) fn listed(findings: &[Finding]) -> String {
+    let line_of = |finding: &Finding| {
+        let Finding {
+            line,
+            what,
+            effect,
+            next,
+        } = finding;
+        let line = line.map_or("-".to_owned(), |line| line.to_string());
+        format!("{line}: {what}; {effect}; {next}\n")
+    };
+    findings.iter().map(line_of).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

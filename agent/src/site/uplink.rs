@@ -253,18 +253,12 @@ fn misspelt(key: &str) -> Option<&'static str> {
 mod tests {
     use expect_test::{Expect, expect};
 
+    use super::super::fault::listed;
     use super::*;
 
     fn check_text(text: &str, expected: Expect) {
         let (kept, findings) = check(text, "wlan0");
-        let mut shown = String::new();
-        for finding in findings {
-            let line = finding.line.map_or("-".to_owned(), |line| line.to_string());
-            shown += &format!(
-                "{line}: {}; {}; {}\n",
-                finding.what, finding.effect, finding.next
-            );
-        }
+        let mut shown = listed(&findings);
         let kept = kept.map(|kept| kept.escape_ascii().to_string());
         shown += &format!("kept: {}\n", kept.unwrap_or_else(|| "nothing".to_owned()));
         expected.assert_eq(&shown);

@@ -392,10 +392,7 @@ fn image_of(path: &Path, signature: &[u8]) {
 #[test]
 fn images_of_every_format_are_changed() {
     let scratch = tempfile::tempdir().unwrap();
-    let change = SiteChange {
-        hostname: Some(Hostname::parse("cellar").unwrap()),
-        ..SiteChange::default()
-    };
+    let change = renamed("cellar");
     for format in ImageFormat::ALL {
         let path = scratch.path().join(format!("card.{format}"));
         image(&path);
@@ -448,6 +445,14 @@ impl Progress for Told {
     }
     fn advanced(&self, _bytes: u64) {}
     fn finished(&self) {}
+}
+
+/// Gives the device another name.
+fn renamed(name: &str) -> SiteChange {
+    SiteChange {
+        hostname: Some(Hostname::parse(name).unwrap()),
+        ..SiteChange::default()
+    }
 }
 
 /// Edits an image; returns whether all of it was packed anew, and what was said about that.
@@ -513,11 +518,7 @@ fn images_without_pieces_are_packed_anew() {
     let plain = scratch.path().join("card.img");
     image(&plain);
     let bytes = fs::read(&plain).unwrap();
-    let named = |name: &str| SiteChange {
-        hostname: Some(Hostname::parse(name).unwrap()),
-        ..SiteChange::default()
-    };
-    edit(&plain, &named("cellar"));
+    edit(&plain, &renamed("cellar"));
     let edited = fs::read(&plain).unwrap();
 
     let zst = scratch.path().join("one.img.zst");
@@ -539,11 +540,11 @@ fn images_without_pieces_are_packed_anew() {
         (&other, "it is not what its checksum was written for"),
     ] {
         assert_eq!(
-            edit(path, &named("cellar")),
+            edit(path, &renamed("cellar")),
             [format!("packing all of the image anew: {why}")]
         );
         assert!(unpacked(path) == edited);
-        assert_eq!(edit(path, &named("attic")), [""; 0]);
+        assert_eq!(edit(path, &renamed("attic")), [""; 0]);
     }
 }
 
@@ -561,10 +562,7 @@ fn pieces_that_do_not_change_are_not_looked_at() {
     let last = bytes.len() - 17 - 8 * frames as usize - 1;
     bytes[last] ^= 1;
     fs::write(&path, &bytes).unwrap();
-    let change = SiteChange {
-        hostname: Some(Hostname::parse("cellar").unwrap()),
-        ..SiteChange::default()
-    };
+    let change = renamed("cellar");
     assert_eq!(edit(&path, &change), [""; 0]);
     assert_eq!(load_settings(&path).unwrap().site["hostname"], b"cellar\n");
     assert!(open_image_file(&path).is_err());
@@ -573,10 +571,6 @@ fn pieces_that_do_not_change_are_not_looked_at() {
 /// The map of another image of the same size says nothing of which bytes of this one matter, nor of what they are.
 #[test]
 fn a_block_map_of_another_image_is_not_believed() {
-    let named = |name: &str| SiteChange {
-        hostname: Some(Hostname::parse(name).unwrap()),
-        ..SiteChange::default()
-    };
     let scratch = tempfile::tempdir().unwrap();
     for format in ImageFormat::ALL {
         let path = scratch.path().join(format!("card.{format}"));
@@ -586,7 +580,7 @@ fn a_block_map_of_another_image_is_not_believed() {
         image_of(&other, b"another");
         fs::copy(scratch.path().join("other.img.bmap"), &map_path).unwrap();
         fs::remove_file(&other).unwrap();
-        let told = edit(&path, &named("cellar"));
+        let told = edit(&path, &renamed("cellar"));
         if format == ImageFormat::Img {
             let said = "the block map is not this image's; the new one has all of the image";
             assert_eq!(told, [said]);
@@ -600,7 +594,7 @@ fn a_block_map_of_another_image_is_not_believed() {
         };
         assert!(map.fits(edited.len() as u64, u64::MAX, read_at).unwrap());
         // And that one is believed.
-        assert_eq!(edit(&path, &named("attic")), [""; 0]);
+        assert_eq!(edit(&path, &renamed("attic")), [""; 0]);
     }
 }
 
@@ -613,10 +607,7 @@ fn an_image_that_its_checksum_does_not_fit_gets_no_new_one() {
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&path, &bytes).unwrap();
-    let change = SiteChange {
-        hostname: Some(Hostname::parse("cellar").unwrap()),
-        ..SiteChange::default()
-    };
+    let change = renamed("cellar");
     let told = edit(&path, &change);
     assert!(
         matches!(&told[..], [said] if said.starts_with("warning: the image is not what its checksum was written for")),
@@ -634,10 +625,7 @@ fn an_image_that_is_cut_off_is_not_changed() {
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(file.metadata().unwrap().len() - 1).unwrap();
     let before = fs::read(&path).unwrap();
-    let change = SiteChange {
-        hostname: Some(Hostname::parse("cellar").unwrap()),
-        ..SiteChange::default()
-    };
+    let change = renamed("cellar");
     let error = edit_image(&path, &change, &overlays(), TIME, &Silent).unwrap_err();
     assert!(
         error.to_string().starts_with("it is cut off: partition "),
@@ -696,10 +684,7 @@ fn a_refused_edit_leaves_what_describes_the_image() {
     let described = format!("{}  card.img\n", Sha256::of(&bytes));
     let checksum = scratch.path().join("card.img.sha256");
     fs::write(&checksum, &described).unwrap();
-    let change = SiteChange {
-        hostname: Some(Hostname::parse("cellar").unwrap()),
-        ..SiteChange::default()
-    };
+    let change = renamed("cellar");
     let error = edit_image(&path, &change, &overlays(), TIME, &Silent).unwrap_err();
     assert!(
         error.to_string().contains("longer than its clusters"),
@@ -716,10 +701,7 @@ fn what_is_no_image_is_left_alone() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("letter");
     File::create(&path).unwrap().set_len(4096).unwrap();
-    let change = SiteChange {
-        hostname: Some(Hostname::parse("cellar").unwrap()),
-        ..SiteChange::default()
-    };
+    let change = renamed("cellar");
     let error = edit_image(&path, &change, &overlays(), TIME, &Silent).unwrap_err();
     assert!(error.to_string().starts_with("it is no image"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), [0; 4096]);

@@ -164,31 +164,13 @@ pub const CARDS: &[Card] = &[
         name: "peap",
         make: |desk| member(desk, &by_password()),
         air: Air::Office,
-        expected: Expected {
-            network: "office",
-            hostname: "clerk",
-            ssh_key: None,
-            tells: true,
-            address: Address::Leased {
-                subnet: "10.60.5.",
-                gateway: "10.60.5.1",
-            },
-        },
+        expected: MEMBER,
     },
     Card {
         name: "eap-tls",
         make: |desk| member(desk, &by_certificate()),
         air: Air::Office,
-        expected: Expected {
-            network: "office",
-            hostname: "clerk",
-            ssh_key: None,
-            tells: true,
-            address: Address::Leased {
-                subnet: "10.60.5.",
-                gateway: "10.60.5.1",
-            },
-        },
+        expected: MEMBER,
     },
     Card {
         name: "impostor",
@@ -203,6 +185,18 @@ pub const CARDS: &[Card] = &[
         },
     },
 ];
+
+/// A member of the network with a server, however it proves that it is one.
+const MEMBER: Expected = Expected {
+    network: "office",
+    hostname: "clerk",
+    ssh_key: None,
+    tells: true,
+    address: Address::Leased {
+        subnet: "10.60.5.",
+        gateway: "10.60.5.1",
+    },
+};
 
 /// The folder in which commands are typed, and what is there to begin with.
 pub struct Desk<'a> {

@@ -2,26 +2,23 @@
 //! is left out, or the line where it is outside of any, and all others stay.
 //!
 //! Lines are taken the way wpa_supplicant takes them (2.10, `src/utils/config.c`, `wpa_supplicant/config_file.c`), values too (`values.rs`),
-//! and a few that it takes first and stops at later are among those that are left out.
+//! and a few that it takes first and stops at later are among those that are left out. What is inside of a block is judged in `blocks.rs`.
 //!
 //! The control socket is the bridge's: it is where the bridge listens, and opens to nobody else, whatever group a file from another system
 //! names.
 
+mod blocks;
 mod values;
 mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use self::blocks::{check_blob, check_credential, check_network};
 pub(super) use self::values::from_hex;
-use self::values::{
-    CONTROL_DIRECTORY, Kind, Next, Wrong, check_value, parse_number, parse_text, passphrase, words,
-};
-use self::words::{CREDENTIAL, GLOBAL, NETWORK};
+use self::values::{CONTROL_DIRECTORY, Kind, Next, Wrong, check_value};
+use self::words::{GLOBAL, NETWORK};
 use super::fault::{Finding, LINE_LEFT_OUT};
 use super::{MOST_FAULTS, text};
-
-/// Where wpa_supplicant finds the certificates of `site/`.
-const CERTIFICATES: &[u8] = b"/etc/wpa_supplicant/";
 
 const NETWORK_LEFT_OUT: &str = "this network is left out";
 const BLOCK_LEFT_OUT: &str = "it is left out";
@@ -29,25 +26,8 @@ const NO_NETWORK: &str = "no network is joined";
 
 const CONTROL: &str = "ctrl_interface";
 
-/// How many bytes of a line wpa_supplicant reads.
-const LONGEST_OF_NETWORK: usize = 1999;
-/// The same outside of blocks.
+/// How many bytes of a line outside of blocks wpa_supplicant reads.
 const LONGEST_GLOBAL: usize = 511;
-/// The same in other blocks.
-const LONGEST_OF_OTHER: usize = 255;
-
-/// Settings that are a key, or lead to one. A network without any of them is open, or cannot be joined.
-const KEYS: &[&str] = &[
-    "dpp_connector",
-    "eap",
-    "identity",
-    "mem_only_psk",
-    "password",
-    "private_key",
-    "psk",
-    "psk_list",
-    "sae_password",
-];
 
 /// Returns what of the file is good, every line in its place, and what is wrong. `certificates` are the names of those that are there.
 pub(super) fn check(text: &[u8], certificates: &BTreeSet<&str>) -> (Vec<u8>, Vec<Finding>) {
@@ -372,226 +352,6 @@ fn unknown(what: &str, key: &[u8], table: &'static [(&'static str, Kind)]) -> Wr
     }
 }
 
-/// A line's number and what is wrong with it.
-type WrongLine = (usize, Wrong);
-
-/// Returns what is wrong with a network, whose first line is `first`.
-fn check_network(
-    first: &Line<'_>,
-    inner: &[Line<'_>],
-    certificates: &BTreeSet<&str>,
-) -> Vec<WrongLine> {
-    let mut wrongs = Vec::new();
-    let mut network = Network::default();
-    for line in inner {
-        let checked = line
-            .read(LONGEST_OF_NETWORK)
-            .and_then(|content| match content {
-                None => Ok(()),
-                Some(content) => {
-                    let (key, value) = setting(content).ok_or_else(no_setting)?;
-                    let (name, kind) = find(NETWORK, key).ok_or_else(|| {
-                        unknown("a network has no setting of this name", key, NETWORK)
-                    })?;
-                    network.take(line.number, name, value);
-                    check_of_block(name, kind, value)?;
-                    check_certificate(kind, value, certificates)
-                }
-            });
-        wrongs.extend(checked.err().map(|wrong| (line.number, wrong)));
-    }
-    if wrongs.is_empty() {
-        wrongs.extend(network.wrong(first.number));
-    }
-    wrongs
-}
-
-/// Says what is wrong with a value inside of a block.
-fn check_of_block(name: &str, kind: Kind, value: &[u8]) -> Result<(), Wrong> {
-    const TYPOGRAPHIC: [&str; 5] = ["\u{201c}", "\u{201d}", "\u{201e}", "\u{ab}", "\u{bb}"];
-    if TYPOGRAPHIC
-        .iter()
-        .any(|mark| value.starts_with(mark.as_bytes()))
-    {
-        return Err(Wrong::new(
-            format!("the value of `{name}` is in typographic quotation marks"),
-            "use straight ones: \"",
-        ));
-    }
-    // Whatever the setting is.
-    if value.starts_with(b"\"") && !value[1..].contains(&b'"') {
-        return Err(values::TextFault::NotClosed.wrong(name));
-    }
-    check_value(name, kind, value)
-}
-
-/// What a network says as a whole: its settings by name, with their lines, the last one of each.
-#[derive(Default)]
-struct Network<'a> {
-    settings: BTreeMap<&'static str, (usize, &'a [u8])>,
-}
-
-impl<'a> Network<'a> {
-    fn take(&mut self, line: usize, name: &'static str, value: &'a [u8]) {
-        // Operating channel validation has frames protected, unless a later line forbids it.
-        if name == "ocv" {
-            self.settings.remove("ieee80211w");
-        }
-        match value {
-            b"NULL" => self.settings.remove(name),
-            _ => self.settings.insert(name, (line, value)),
-        };
-    }
-
-    fn value(&self, name: &str) -> Option<&'a [u8]> {
-        self.settings.get(name).map(|(_, value)| *value)
-    }
-
-    fn number(&self, name: &str) -> Option<i64> {
-        self.value(name).and_then(parse_number)
-    }
-
-    /// Returns what is wrong with settings that are each good.
-    fn wrong(&self, first: usize) -> Option<WrongLine> {
-        let of_network = |what: &str, next: &str| Some((first, Wrong::new(what, next)));
-        let at = |name: &str, what: &str, next: &str| {
-            let line = self.settings.get(name).map_or(first, |(line, _)| *line);
-            Some((line, Wrong::new(what, next)))
-        };
-        let ways: Vec<&[u8]> = match self.value("key_mgmt") {
-            Some(ways) => words(ways).collect(),
-            // Where nothing is said of them.
-            None => vec![b"WPA-PSK", b"WPA-EAP"],
-        };
-        let all_are = |known: &[&str]| {
-            ways.iter()
-                .all(|way| known.iter().any(|known| known.as_bytes() == *way))
-        };
-        // Without a name it is any open one, or that of one access point.
-        let has_name = ["ssid", "bssid"]
-            .iter()
-            .any(|name| self.settings.contains_key(*name));
-        if !has_name && !all_are(&["NONE"]) {
-            return of_network(
-                "the network that begins here has no name",
-                "add `ssid=\"name\"`",
-            );
-        }
-        if self.number("mode") == Some(5) && !(all_are(&["NONE"]) || all_are(&["SAE"])) {
-            return at(
-                "mode",
-                "a mesh is open or has WPA3's keys, and `key_mgmt` says otherwise",
-                "write `key_mgmt=SAE` or `key_mgmt=NONE`, or delete `mode` to join an access point",
-            );
-        }
-        if self.number("ocv") == Some(1) && self.number("ieee80211w") == Some(0) {
-            return at(
-                "ieee80211w",
-                "`ocv` needs protected frames, which `ieee80211w` forbids",
-                "delete one of the two",
-            );
-        }
-        if all_are(&["SAE", "FT-SAE"]) && !self.settings.contains_key("sae_password") {
-            return match self.value("psk") {
-                None => of_network(
-                    "the network that begins here has no key",
-                    "add `psk=\"passphrase\"`",
-                ),
-                Some(psk) if passphrase(psk).is_none() => at(
-                    "psk",
-                    "WPA3 works with the passphrase itself, and this is none",
-                    "write the passphrase in double quotes, or `key_mgmt=WPA-PSK` if the access point has WPA2 too",
-                ),
-                Some(_) => None,
-            };
-        }
-        let needs_key = !ways
-            .iter()
-            .any(|way| [&b"NONE"[..], b"WPS", b"OWE", b"DPP"].contains(way));
-        if needs_key && !KEYS.iter().any(|key| self.settings.contains_key(key)) {
-            return of_network(
-                "the network that begins here has no key",
-                "add `psk=\"passphrase\"`, or `key_mgmt=NONE` if it is open",
-            );
-        }
-        None
-    }
-}
-
-fn check_certificate(kind: Kind, value: &[u8], certificates: &BTreeSet<&str>) -> Result<(), Wrong> {
-    let Kind::Text { .. } = kind else {
-        return Ok(());
-    };
-    let text = parse_text(value).unwrap_or_default();
-    let there = match text.strip_prefix(CERTIFICATES) {
-        Some(name) => certificates.iter().any(|there| there.as_bytes() == name),
-        None => true,
-    };
-    match there {
-        true => Ok(()),
-        false => Err(Wrong::new(
-            "a certificate or key that it names is not in site/",
-            "copy the .pem file into site/, with the name that is written here",
-        )),
-    }
-}
-
-fn check_credential(inner: &[Line<'_>]) -> Vec<WrongLine> {
-    let check = |line: &Line<'_>| {
-        let Some(content) = line.read(LONGEST_OF_OTHER)? else {
-            return Ok(());
-        };
-        let (key, value) = setting(content).ok_or_else(no_setting)?;
-        let (name, kind) = find(CREDENTIAL, key)
-            .ok_or_else(|| unknown("a credential has no setting of this name", key, CREDENTIAL))?;
-        check_of_block(name, kind, value)
-    };
-    let wrongs = inner.iter().filter_map(|line| {
-        let wrong = check(line).err()?;
-        Some((line.number, wrong))
-    });
-    wrongs.collect()
-}
-
-/// Its lines are put together, and what is not of base64 is passed over.
-fn check_blob(first: &Line<'_>, inner: &[Line<'_>]) -> Vec<WrongLine> {
-    let mut digits = Vec::new();
-    let mut wrongs = Vec::new();
-    for line in inner {
-        match line.read(LONGEST_OF_OTHER) {
-            Ok(content) => {
-                let of_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
-                digits.extend(
-                    content
-                        .unwrap_or_default()
-                        .iter()
-                        .copied()
-                        .filter(of_base64),
-                );
-            }
-            Err(wrong) => wrongs.push((line.number, wrong)),
-        }
-    }
-    digits.resize(digits.len().next_multiple_of(4), b'=');
-    let padding = |block: &[u8; 4]| block.iter().filter(|byte| **byte == b'=').count();
-    let last = digits
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(padding)
-        .find(|count| *count > 0);
-    if wrongs.is_empty() && (digits.is_empty() || last.unwrap_or(0) > 2) {
-        wrongs.push((
-            first.number,
-            Wrong::new(
-                "what begins here is no file in base64",
-                "`base64 FILE` makes it, or put the file into site/",
-            ),
-        ));
-    }
-    wrongs
-}
-
 /// Returns a hint at the setting that was meant.
 fn meant(word: &str, table: &[(&'static str, Kind)]) -> String {
     // Of short words one wrong letter is much, and two in the wrong order are more.
@@ -616,19 +376,13 @@ fn meant(word: &str, table: &[(&'static str, Kind)]) -> String {
 mod tests {
     use expect_test::{Expect, expect};
 
+    use super::super::fault::listed;
     use super::*;
 
     fn check_text(text: &str, expected: Expect) {
         let certificates = BTreeSet::from(["ca-1.pem"]);
         let (kept, findings) = check(&text::mend(text.as_bytes()), &certificates);
-        let mut shown = String::new();
-        for finding in findings {
-            let line = finding.line.map_or("-".to_owned(), |line| line.to_string());
-            shown += &format!(
-                "{line}: {}; {}; {}\n",
-                finding.what, finding.effect, finding.next
-            );
-        }
+        let mut shown = listed(&findings);
         shown += &format!("kept: {}\n", kept.escape_ascii());
         let told = shown.split("kept:").next().unwrap_or_default();
         assert!(!told.contains("secret"), "{told}");
