@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use imagegen::board::Board;
 use imagegen::credentials::Security;
 use imagegen::lock::Lock;
-use imagegen::make::cache::{CACHE_SIZE_MAX, SystemCache};
+use imagegen::make::cache::{CACHE_SIZE_MAX, KEPT_SIZE_MAX, KeptCache, SystemCache};
 use imagegen::make::disk::{Draft, ImageFormat, LICENCES};
 use imagegen::make::image::{Built, Debs, ImageInputs, load_kernel, make_image, make_system};
 use imagegen::make::kernel::Kernel;
@@ -157,7 +157,7 @@ pub struct Outcome {
     /// What was known before.
     pub prepared: Prepared,
     /// The agent's program.
-    agent: Arc<[u8]>,
+    pub agent: Arc<[u8]>,
     /// The image.
     pub image: Built,
 }
@@ -207,7 +207,12 @@ pub fn kernel(
     let prepared = &outcome.prepared;
     let debs = fetch(workspace, source, prepared, bars)?;
     let inputs = inputs(prepared, &outcome.agent)?;
-    Ok(load_kernel(&prepared.plan, &inputs, &debs)?)
+    Ok(load_kernel(
+        &prepared.plan,
+        &inputs,
+        &debs,
+        &kept(workspace),
+    )?)
 }
 
 fn inputs<'a>(prepared: &'a Prepared, agent: &Arc<[u8]>) -> Result<ImageInputs<'a>> {
@@ -232,9 +237,13 @@ fn system(
         return Ok(system);
     }
     let debs = fetch(workspace, source, prepared, bars)?;
-    let system = make_system(&prepared.plan, inputs, &debs, bars)?;
+    let system = make_system(&prepared.plan, inputs, &debs, &kept(workspace), bars)?;
     cache.keep(key, &system);
     Ok(system)
+}
+
+fn kept(workspace: &Workspace) -> KeptCache {
+    KeptCache::new(&workspace.cache.join("results"), KEPT_SIZE_MAX)
 }
 
 /// Fetches the packages; returns the path of each by its name.

@@ -1,126 +1,97 @@
-//! The cache of systems: what was made once is not made again for the next site.
+//! What builds keep for later ones: whole systems, so that what was made once is not made again for the next site, and results on the way
+//! to them, so that of a system that differs in part only that part is made.
 //!
 //! A file is named after the digest of everything it was made from, and holds the digest of its own contents, which is checked whenever it
-//! is read: what is damaged or half written is removed, and made again. There is room for some; those that were not used for longest go.
+//! is read: what is damaged or half written is removed, and made again.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+mod folder;
 
+use std::io;
+use std::path::Path;
+
+use self::folder::Folder;
+use crate::make::kept::{Kept, KeptKey};
 use crate::make::system::{System, SystemKey};
+use crate::sha256::Sha256;
 
 /// Bytes that the kept systems may take: some eight of them.
 pub const CACHE_SIZE_MAX: u64 = 512 << 20;
 
+/// Bytes that the kept results may take: those for the boards of three kernels or so.
+pub const KEPT_SIZE_MAX: u64 = 1 << 30;
+
+const KEPT_MAGIC: &[u8] = b"footbridge result 1\n";
+
 /// A folder of systems. It is made when needed and may be shared by concurrent builds.
 #[derive(Clone, Debug)]
-pub struct SystemCache {
-    folder: PathBuf,
-    size_max: u64,
-}
+pub struct SystemCache(Folder);
 
-/// A file of the folder.
-struct Entry {
-    path: PathBuf,
-    size: u64,
-    used: SystemTime,
-}
+/// A folder of results, likewise. What became too much for it goes when this is dropped.
+#[derive(Debug)]
+pub struct KeptCache(Folder);
 
 impl SystemCache {
     /// Names the folder, and how many bytes its files may take.
     #[must_use]
     pub fn new(folder: &Path, size_max: u64) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            size_max,
-        }
+        Self(Folder::new(folder, size_max))
     }
 
     /// Returns a system if it is there as it was kept. A cache that cannot be read is one that does not have it.
     pub fn load(&self, key: SystemKey) -> Option<System> {
-        let path = self.path(key);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return None,
-            Err(err) => {
-                tracing::warn!(path = %path.display(), %err, "cannot read a kept system");
-                return None;
-            }
-        };
-        let system = System::decode(&bytes);
-        // When it was used last matters only for which one goes first.
-        let _ = match system {
-            Some(_) => File::open(&path).and_then(|file| file.set_modified(SystemTime::now())),
-            None => {
-                tracing::warn!(path = %path.display(), "removing a damaged system from the cache");
-                remove(&path)
-            }
-        };
-        system
+        self.0
+            .load(&key.to_string(), |bytes| System::decode(&bytes))
     }
 
     /// Keeps a system, and removes others to make room. That it cannot be kept is no reason not to use it: the log says why.
     pub fn keep(&self, key: SystemKey, system: &System) {
-        let kept = self.write(key, system).and_then(|()| self.shrink());
-        if let Err(err) = kept {
-            tracing::warn!(folder = %self.folder.display(), %err, "cannot keep a system for the next build");
-        }
-    }
-
-    /// It gets its name when it is complete.
-    fn write(&self, key: SystemKey, system: &System) -> io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
-        let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(&self.folder)?);
-        system.encode(&mut file)?;
-        file.flush()?;
-        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.persist(self.path(key)).map_err(|err| err.error)?;
-        Ok(())
-    }
-
-    /// Also removes what killed builds left, when its time has come.
-    fn shrink(&self) -> io::Result<()> {
-        let mut entries = self.entries()?;
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.used));
-        let mut size = 0;
-        for entry in entries {
-            size += entry.size;
-            if size > self.size_max {
-                remove(&entry.path)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn entries(&self) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            // Another build may have removed it meanwhile.
-            let Ok(metadata) = entry.metadata() else {
-                continue;
-            };
-            if metadata.is_file() {
-                entries.push(Entry {
-                    path: entry.path(),
-                    size: metadata.len(),
-                    used: metadata.modified()?,
-                });
-            }
-        }
-        Ok(entries)
-    }
-
-    fn path(&self, key: SystemKey) -> PathBuf {
-        self.folder.join(key.to_string())
+        let kept = self
+            .0
+            .write(&key.to_string(), |out| system.encode(out))
+            .and_then(|()| self.0.shrink());
+        warn(&self.0, kept);
     }
 }
 
-/// Another build may have been quicker.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
-        _ => Ok(()),
+impl KeptCache {
+    /// Names the folder, and how many bytes its files may take.
+    #[must_use]
+    pub fn new(folder: &Path, size_max: u64) -> Self {
+        Self(Folder::new(folder, size_max))
+    }
+}
+
+impl Kept for KeptCache {
+    fn load(&self, key: KeptKey) -> Option<Vec<u8>> {
+        self.0.load(&key.to_string(), |mut bytes| {
+            let (digest, result) = bytes.strip_prefix(KEPT_MAGIC)?.split_at_checked(32)?;
+            (Sha256::of(result).0 == digest).then_some(())?;
+            bytes.drain(..KEPT_MAGIC.len() + 32);
+            Some(bytes)
+        })
+    }
+
+    fn keep(&self, key: KeptKey, result: &[u8]) {
+        let kept = self.0.write(&key.to_string(), |out| {
+            out.write_all(KEPT_MAGIC)?;
+            out.write_all(&Sha256::of(result).0)?;
+            out.write_all(result)
+        });
+        warn(&self.0, kept);
+    }
+}
+
+impl Drop for KeptCache {
+    fn drop(&mut self) {
+        match self.0.shrink() {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            shrunk => warn(&self.0, shrunk),
+        }
+    }
+}
+
+fn warn(folder: &Folder, kept: io::Result<()>) {
+    if let Err(err) = kept {
+        tracing::warn!(folder = %folder.path.display(), %err, "cannot keep for the next build what this one made");
     }
 }

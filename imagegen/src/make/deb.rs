@@ -101,14 +101,18 @@ pub fn unpack_deb(
     tree: &mut Tree,
     filter: impl Fn(&str) -> bool,
 ) -> Result<(), DebError> {
-    read_files(deb, limit)?.place(tree, filter)
+    read_files(&decompress_data(deb, limit)?)?.place(tree, filter)
 }
 
-/// Decompresses the files of a package. `limit` bounds the bytes of its data part.
-pub fn read_files(deb: &[u8], limit: u64) -> Result<Files, DebError> {
-    let parts = parse_outer(deb)?;
+/// Decompresses the data part of a package, an archive of its files. `limit` bounds its bytes.
+pub fn decompress_data(deb: &[u8], limit: u64) -> Result<Vec<u8>, DebError> {
+    parse_outer(deb)?.data.decompress(limit)
+}
+
+/// Reads the files of a package from its decompressed data part.
+pub fn read_files(data: &[u8]) -> Result<Files, DebError> {
     let mut entries = Vec::new();
-    for_each_entry(&parts.data, limit, |entry| {
+    for_each_entry("data.tar", data, |entry| {
         entries.push(entry);
         Ok(())
     })?;
@@ -143,7 +147,8 @@ impl Files {
 pub fn read_control(deb: &[u8]) -> Result<Control, DebError> {
     let parts = parse_outer(deb)?;
     let mut files = BTreeMap::new();
-    for_each_entry(&parts.control, CONTROL_MAX, |entry| {
+    let control = parts.control.decompress(CONTROL_MAX)?;
+    for_each_entry("control.tar", &control, |entry| {
         if entry.kind == EntryType::Regular {
             let text = String::from_utf8_lossy(&entry.bytes).into_owned();
             files.insert(entry.path.clone(), text);
@@ -287,26 +292,53 @@ struct Entry {
     bytes: Arc<[u8]>,
 }
 
-/// Reads a part from its first to its last byte and hands out its entries.
+impl Part<'_> {
+    /// Reads to the last byte, which lets the decompressor check its own sums.
+    fn decompress(&self, limit: u64) -> Result<Vec<u8>, DebError> {
+        let fault = |source: io::Error| match source.kind() {
+            io::ErrorKind::FileTooLarge => DebError::TooLarge {
+                member: self.name.to_owned(),
+                limit,
+            },
+            _ => member_error(self.name, source),
+        };
+        let mut bytes = Vec::new();
+        let mut bounded = Bounded {
+            inner: self.decoder().map_err(fault)?,
+            left: limit,
+        };
+        bounded.read_to_end(&mut bytes).map_err(fault)?;
+        Ok(bytes)
+    }
+
+    fn decoder(&self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(match self.name.rsplit_once(".tar").map(|(_, end)| end) {
+            Some(".xz") => Box::new(liblzma::read::XzDecoder::new_stream(
+                self.bytes,
+                xz_stream()?,
+            )),
+            Some(".zst") => Box::new(zstd::Decoder::with_buffer(self.bytes)?),
+            Some("") => Box::new(self.bytes),
+            _ => return Err(io::Error::other("its compression is not supported")),
+        })
+    }
+}
+
+fn member_error(name: &str, source: io::Error) -> DebError {
+    DebError::Member {
+        member: name.to_owned(),
+        source,
+    }
+}
+
+/// Hands out the entries of a decompressed part.
 fn for_each_entry(
-    part: &Part<'_>,
-    limit: u64,
+    name: &str,
+    part: &[u8],
     mut take: impl FnMut(Entry) -> Result<(), DebError>,
 ) -> Result<(), DebError> {
-    let fault = |source: io::Error| match source.kind() {
-        io::ErrorKind::FileTooLarge => DebError::TooLarge {
-            member: part.name.to_owned(),
-            limit,
-        },
-        _ => DebError::Member {
-            member: part.name.to_owned(),
-            source,
-        },
-    };
-    let mut archive = tar::Archive::new(Bounded {
-        inner: decoder(part).map_err(fault)?,
-        left: limit,
-    });
+    let fault = |source| member_error(name, source);
+    let mut archive = tar::Archive::new(part);
     for entry in archive.entries().map_err(fault)? {
         let mut entry = entry.map_err(fault)?;
         let mut parsed = parse_entry(&entry, &fault)?;
@@ -318,21 +350,7 @@ fn for_each_entry(
         parsed.bytes = bytes.into();
         take(parsed)?;
     }
-    // Reading on to the end lets the decompressor check its own sums.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(fault)?;
     Ok(())
-}
-
-fn decoder<'a>(part: &Part<'a>) -> io::Result<Box<dyn Read + 'a>> {
-    Ok(match part.name.rsplit_once(".tar").map(|(_, end)| end) {
-        Some(".xz") => Box::new(liblzma::read::XzDecoder::new_stream(
-            part.bytes,
-            xz_stream()?,
-        )),
-        Some(".zst") => Box::new(zstd::Decoder::with_buffer(part.bytes)?),
-        Some("") => Box::new(part.bytes),
-        _ => return Err(io::Error::other("its compression is not supported")),
-    })
 }
 
 /// Large packages are compressed in pieces that several processors can work on; where that would take too much memory, one does.

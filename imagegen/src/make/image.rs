@@ -9,17 +9,18 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::make::deb::{DebError, Files, read_control, read_files};
+use crate::make::deb::{DebError, Files, decompress_data, read_control, read_files};
 use crate::make::disk::{DiskError, DiskParts, Draft, write_disk};
 use crate::make::fat::{FatError, FatLabel};
 use crate::make::fetch::Progress;
 use crate::make::identity::identify;
-use crate::make::initramfs::{InitramfsError, InitramfsOptions, write_initramfs};
+use crate::make::initramfs::{InitramfsError, InitramfsOptions, pack_initramfs};
+use crate::make::kept::{Kept, KeptKey};
 use crate::make::kernel::{Kernel, KernelError, take_kernel};
 use crate::make::licences::{collect_licences, is_licence};
 use crate::make::parallel;
 use crate::make::rootfs::{RootError, RootParts, assemble_root};
-use crate::make::squashfs::{SquashfsError, SquashfsOptions, write_squashfs};
+use crate::make::squashfs::{SquashfsError, SquashfsOptions, write_squashfs_with};
 use crate::make::system::System;
 use crate::plan::boot::INITRAMFS_FILE;
 use crate::plan::disk::{BOOT_SIZE_MIN, DiskLayout, DiskSizes, LayoutError};
@@ -148,14 +149,20 @@ impl ImageError {
     }
 }
 
-/// Makes what of the image does not depend on the site.
+/// Makes what of the image does not depend on the site, with what earlier builds kept of it.
 pub fn make_system(
     plan: &Plan,
     inputs: &ImageInputs<'_>,
     debs: &Debs,
+    kept: &dyn Kept,
     progress: &dyn Progress,
 ) -> Result<System, ImageError> {
-    let source = Source { plan, inputs, debs };
+    let source = Source {
+        plan,
+        inputs,
+        debs,
+        kept,
+    };
     let mut documents = Tree::new();
     let kernel = step(progress, "unpacking the kernel", || {
         unpack_kernel(&source, &mut documents)
@@ -184,8 +191,8 @@ pub fn make_system(
     let identity = identify(&mut root, &boot, plan, inputs)?;
     let (root, initramfs) = step(progress, "compressing the file systems", || {
         both(
-            || make_squashfs(&root, inputs.time),
-            || make_initramfs(plan, modules.initramfs, busybox, inputs.time),
+            || make_squashfs(&root, inputs.time, kept),
+            || make_initramfs(plan, modules.initramfs, busybox, inputs.time, kept),
         )
     })?;
     boot.insert(INITRAMFS_FILE, Node::file(0o644, initramfs))?;
@@ -248,8 +255,15 @@ pub fn load_kernel(
     plan: &Plan,
     inputs: &ImageInputs<'_>,
     debs: &Debs,
+    kept: &dyn Kept,
 ) -> Result<Kernel, ImageError> {
-    unpack_kernel(&Source { plan, inputs, debs }, &mut Tree::new())
+    let source = Source {
+        plan,
+        inputs,
+        debs,
+        kept,
+    };
+    unpack_kernel(&source, &mut Tree::new())
 }
 
 /// What packages are read for.
@@ -257,6 +271,7 @@ struct Source<'a> {
     plan: &'a Plan,
     inputs: &'a ImageInputs<'a>,
     debs: &'a Debs,
+    kept: &'a dyn Kept,
 }
 
 /// The modules of an image, with their indices.
@@ -331,7 +346,11 @@ fn read_package(source: &Source<'_>, name: &str) -> Result<Files, ImageError> {
     if source.plan.packages.get(name).map(|package| &package.cover) == Some(&Cover::Scriptless) {
         check_scripts(name, &deb)?;
     }
-    read_files(&deb, package.unpack_limit()).map_err(failed)
+    let key = KeptKey::of("package", &[], package.sha256);
+    let data = source
+        .kept
+        .load_or_make(key, || decompress_data(&deb, package.unpack_limit()));
+    data.and_then(|data| read_files(&data)).map_err(failed)
 }
 
 /// The recipe knows packages by name; that one listed as scriptless has grown scripts shows only in its file.
@@ -427,22 +446,22 @@ fn make_initramfs(
     modules: Tree,
     busybox: Arc<[u8]>,
     time: u32,
+    kept: &dyn Kept,
 ) -> Result<Vec<u8>, ImageError> {
     let mut tree = modules;
     tree.insert("bin/busybox", Node::file(0o755, busybox))?;
     for (path, planned) in &plan.initramfs {
         tree.replace(path.clone(), planned.node.clone())?;
     }
-    let mut bytes = Vec::new();
-    write_initramfs(&tree, &InitramfsOptions::at(time), &mut bytes)?;
+    let mut bytes = pack_initramfs(&tree, &InitramfsOptions::at(time), kept)?;
     // The firmware hands over whole words, and whoever appends another archive has to begin at one.
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     Ok(bytes)
 }
 
-fn make_squashfs(tree: &Tree, time: u32) -> Result<Vec<u8>, ImageError> {
+fn make_squashfs(tree: &Tree, time: u32, kept: &dyn Kept) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Cursor::new(Vec::new());
-    write_squashfs(tree, &SquashfsOptions::at(time), &mut bytes)?;
+    write_squashfs_with(kept, tree, &SquashfsOptions::at(time), &mut bytes)?;
     Ok(bytes.into_inner())
 }
 

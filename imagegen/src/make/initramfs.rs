@@ -8,6 +8,8 @@ use std::io::{self, Write};
 
 use thiserror::Error;
 
+use crate::make::kept::{Kept, KeptKey, NothingKept};
+use crate::sha256::Sha256;
 use crate::tree::{Content, Node, Tree};
 
 const MAGIC: &str = "070701";
@@ -54,13 +56,32 @@ pub enum InitramfsError {
 pub fn write_initramfs(
     tree: &Tree,
     options: &InitramfsOptions,
-    out: impl Write,
+    mut out: impl Write,
 ) -> Result<(), InitramfsError> {
-    let mut encoder = zstd::Encoder::new(out, options.zstd_level)?;
-    encoder.include_checksum(true)?;
-    write_cpio(tree, options.time, &mut encoder)?;
-    encoder.finish()?.flush()?;
-    Ok(())
+    out.write_all(&pack_initramfs(tree, options, &NothingKept)?)?;
+    Ok(out.flush()?)
+}
+
+/// Returns a tree as a compressed initramfs, which may be there from an earlier build.
+pub(crate) fn pack_initramfs(
+    tree: &Tree,
+    options: &InitramfsOptions,
+    kept: &dyn Kept,
+) -> Result<Vec<u8>, InitramfsError> {
+    let InitramfsOptions { time, zstd_level } = *options;
+    let mut archive = Vec::new();
+    write_cpio(tree, time, &mut archive)?;
+    let key = KeptKey::of(
+        "initramfs",
+        &[zstd_level.cast_unsigned()],
+        Sha256::of(&archive),
+    );
+    kept.load_or_make(key, || {
+        let mut encoder = zstd::Encoder::new(Vec::new(), zstd_level)?;
+        encoder.include_checksum(true)?;
+        encoder.write_all(&archive)?;
+        Ok(encoder.finish()?)
+    })
 }
 
 /// Writes a tree as a plain cpio archive.

@@ -17,6 +17,8 @@ pub mod image;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod initramfs;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod kept;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod kernel;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod licences;

@@ -13,6 +13,7 @@ use backhand::{BackhandError, FilesystemCompressor, FilesystemWriter, NodeHeader
 use thiserror::Error;
 
 use self::blocks::{Lent, compress_blocks};
+use crate::make::kept::{Kept, NothingKept};
 use crate::tree::{Content, Node, Tree};
 
 /// Loop devices and card readers deal in pages, so the image is filled up to one.
@@ -80,10 +81,18 @@ pub fn write_squashfs(
     options: &SquashfsOptions,
     out: impl Write + Seek,
 ) -> Result<u64, SquashfsError> {
+    write_squashfs_with(&NothingKept, tree, options, out)
+}
+
+/// Writes a tree of which blocks may be there from an earlier build.
+pub(crate) fn write_squashfs_with(
+    kept: &dyn Kept,
+    tree: &Tree,
+    options: &SquashfsOptions,
+    out: impl Write + Seek,
+) -> Result<u64, SquashfsError> {
     let mut writer = fill_writer(tree, options)?;
-    let compressor = compressor(options.zstd_level).map_err(SquashfsError::Make)?;
-    let blocks =
-        compress_blocks(tree, compressor, options.block_size).map_err(SquashfsError::Make)?;
+    let blocks = compress_blocks(tree, options, kept).map_err(SquashfsError::Make)?;
     let written = blocks.lend(|| writer.write(out));
     let (_, written) = written.map_err(|err| match err {
         BackhandError::StdIo(err) => SquashfsError::Write(err),

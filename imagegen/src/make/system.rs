@@ -19,6 +19,7 @@ use sha2::Digest;
 use crate::board::{Modules, Radio};
 use crate::make::identity::Identity;
 use crate::make::image::ImageInputs;
+use crate::make::kept::BUILDER;
 use crate::make::licences::Licences;
 use crate::plan::boot::BootPlan;
 use crate::plan::overlay::PlannedNode;
@@ -33,9 +34,6 @@ const IDENTITY: &str = "identity";
 const BOOT: &str = "boot/";
 const LICENCE: &str = "licence/";
 const COMMON: &str = "common/";
-
-/// Digest of this builder's source; build.rs takes it.
-const BUILDER: &str = env!("IMAGEGEN_VERSION");
 
 /// What of an image does not depend on the site.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use imagegen::agent::{AgentBill, Crate, Library};
 use imagegen::credentials::Ssid;
 use imagegen::inspect::fat::Fat;
-use imagegen::make::cache::{CACHE_SIZE_MAX, SystemCache};
+use imagegen::make::cache::{CACHE_SIZE_MAX, KEPT_SIZE_MAX, KeptCache, SystemCache};
 use imagegen::make::disk::{Draft, ImageFormat};
 use imagegen::make::fetch::Silent;
 use imagegen::make::identity::Identity;
 use imagegen::make::image::{Built, Debs, ImageError, ImageInputs, make_image, make_system};
+use imagegen::make::kept::{Kept, KeptKey, NothingKept};
 use imagegen::make::licences::Licences;
 use imagegen::make::system::{System, SystemKey};
 use imagegen::plan::{Place, Plan, features_of};
@@ -191,7 +193,7 @@ pub(crate) fn build_from(
 ) -> Result<Built, ImageError> {
     let inputs = inputs(resolution);
     let output = Draft::create(image, ImageFormat::Img)?;
-    let system = make_system(plan, &inputs, debs, &Silent)?;
+    let system = make_system(plan, &inputs, debs, &NothingKept, &Silent)?;
     make_image(plan, &system, &inputs, &origin(), output, &Silent)
 }
 
@@ -324,7 +326,14 @@ fn a_kept_system_gives_the_same_image() {
     let (other_plan, _) = small_plan(&site());
     let inputs = inputs(&resolution);
     let key = SystemKey::of(&other_plan, &inputs);
-    let system = make_system(&other_plan, &inputs, &debs(dir.path(), &plan), &Silent).unwrap();
+    let system = make_system(
+        &other_plan,
+        &inputs,
+        &debs(dir.path(), &plan),
+        &NothingKept,
+        &Silent,
+    )
+    .unwrap();
     let cache = SystemCache::new(&dir.path().join("cache"), CACHE_SIZE_MAX);
     assert_eq!(cache.load(key), None);
     cache.keep(key, &system);
@@ -333,6 +342,90 @@ fn a_kept_system_gives_the_same_image() {
     let output = Draft::create(&dir.path().join("kept.img"), ImageFormat::Img).unwrap();
     make_image(&plan, &kept, &inputs, &origin(), output, &Silent).unwrap();
     assert!(std::fs::read(dir.path().join("kept.img")).unwrap() == made);
+}
+
+/// Counts what is there and what is not.
+struct Counted<'a> {
+    cache: &'a KeptCache,
+    found: AtomicU32,
+    missing: AtomicU32,
+}
+
+impl<'a> Counted<'a> {
+    fn new(cache: &'a KeptCache) -> Self {
+        Counted {
+            cache,
+            found: AtomicU32::new(0),
+            missing: AtomicU32::new(0),
+        }
+    }
+
+    fn counts(&self) -> [u32; 2] {
+        [&self.found, &self.missing].map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
+impl Kept for Counted<'_> {
+    fn load(&self, key: KeptKey) -> Option<Vec<u8>> {
+        let result = self.cache.load(key);
+        let count = match result {
+            Some(_) => &self.found,
+            None => &self.missing,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    fn keep(&self, key: KeptKey, result: &[u8]) {
+        self.cache.keep(key, result);
+    }
+}
+
+#[test]
+fn a_system_of_kept_results_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (plan, resolution) = small_plan(&site());
+    let debs = debs(dir.path(), &plan);
+    let inputs = inputs(&resolution);
+    let fresh = make_system(&plan, &inputs, &debs, &NothingKept, &Silent).unwrap();
+
+    let folder = dir.path().join("results");
+    let cache = KeptCache::new(&folder, KEPT_SIZE_MAX);
+    let make = |inputs: &ImageInputs<'_>| {
+        let kept = Counted::new(&cache);
+        let system = make_system(&plan, inputs, &debs, &kept, &Silent).unwrap();
+        (system, kept.counts())
+    };
+    // The packages, the block that the small root fits into, and the initramfs.
+    let mut other = inputs.clone();
+    other.agent = (*b"Agent").into();
+    let (system, [found, all]) = make(&other);
+    assert_ne!(system, fresh);
+    assert!(found == 0 && all > 3, "{found}, {all}");
+    // Another agent is in the block alone.
+    assert_eq!(make(&inputs), (fresh.clone(), [all - 1, 1]));
+    assert_eq!(make(&inputs), (fresh.clone(), [all, 0]));
+
+    // What is damaged is made again, and what there is no room for goes.
+    for (number, entry) in std::fs::read_dir(&folder).unwrap().enumerate() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        match number % 3 {
+            0 => bytes.clear(),
+            1 => bytes.truncate(bytes.len() / 2),
+            _ => *bytes.last_mut().unwrap() ^= 1,
+        }
+        std::fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(make(&inputs), (fresh.clone(), [0, all]));
+    drop(KeptCache::new(&folder, 0));
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    // A cache that cannot be written is as good as none.
+    let file = dir.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let nowhere = KeptCache::new(&file, KEPT_SIZE_MAX);
+    let system = make_system(&plan, &inputs, &debs, &nowhere, &Silent).unwrap();
+    assert_eq!(system, fresh);
 }
 
 #[test]

@@ -13,6 +13,8 @@ use backhand::compression::{CompressionAction, Compressor, DefaultCompressor};
 use backhand::kind::Kind;
 use backhand::{BackhandError, FilesystemCompressor, SuperBlock};
 
+use super::{SquashfsOptions, compressor};
+use crate::make::kept::{Kept, KeptKey};
 use crate::make::parallel;
 use crate::sha256::Sha256;
 use crate::tree::Tree;
@@ -33,12 +35,22 @@ pub(super) struct Lent;
 /// Compresses the blocks that a tree will be written in.
 pub(super) fn compress_blocks(
     tree: &Tree,
-    compressor: FilesystemCompressor,
-    block_size: u32,
+    options: &SquashfsOptions,
+    kept: &dyn Kept,
 ) -> Result<Blocks, BackhandError> {
+    let SquashfsOptions {
+        time: _,
+        zstd_level,
+        block_size,
+    } = *options;
+    let compressor = compressor(zstd_level)?;
     let compress = |block: Cow<'_, [u8]>| {
-        let compressed = DefaultCompressor.compress(&block, compressor, block_size)?;
-        Ok::<_, BackhandError>((Sha256::of(&block), compressed))
+        let digest = Sha256::of(&block);
+        let key = KeptKey::of("squashfs block", &[zstd_level, block_size], digest);
+        let compressed = kept.load_or_make(key, || {
+            DefaultCompressor.compress(&block, compressor, block_size)
+        })?;
+        Ok::<_, BackhandError>((digest, compressed))
     };
     let blocks = parallel::map(foresee(tree, block_size as usize), compress)?;
     Ok(Blocks(blocks.into_iter().collect()))
@@ -126,7 +138,8 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use crate::make::squashfs::{SquashfsOptions, compressor, fill_writer};
+    use crate::make::kept::NothingKept;
+    use crate::make::squashfs::fill_writer;
     use crate::tree::Node;
 
     const OPTIONS: SquashfsOptions = SquashfsOptions {
@@ -159,8 +172,7 @@ mod tests {
     #[test]
     fn blocks_compressed_before_give_the_same_bytes() {
         let tree = tree();
-        let compressor = compressor(OPTIONS.zstd_level).unwrap();
-        let before = compress_blocks(&tree, compressor, OPTIONS.block_size).unwrap();
+        let before = compress_blocks(&tree, &OPTIONS, &NothingKept).unwrap();
         assert!(written(&tree, before) == written(&tree, Blocks(BTreeMap::new())));
     }
 
