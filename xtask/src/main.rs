@@ -79,7 +79,7 @@ enum Command {
     PowerCuts(power_cuts::Args),
     /// Boot devices of a fleet, cards with edited settings or Imager's, and members of a network with a server, and see each join its network
     SiteBoots(site_boots::Args),
-    /// Measure the agent, or the image builder, beside what it replaces
+    /// Measure the agent, the image builder, an image or `flash` beside what they replace
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Feed the agent's decoders and its engine with mutated input

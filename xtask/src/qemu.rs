@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use imagegen::board::{Board, Bus, Emulator};
 use imagegen::device_tree::edit_device_tree;
-use imagegen::inspect::config_txt::{Machine, choose_boot, choose_partition};
+use imagegen::inspect::config_txt::{self, choose_boot, choose_partition};
 use imagegen::inspect::image::{BootPartition, read_boot_partition};
 use imagegen::inspect::model::model_of_device_tree;
 use imagegen::inspect::packed::open_image_file;
@@ -50,6 +50,28 @@ pub struct Boot<'a> {
     /// Words to add to the kernel's command line.
     pub append: &'a str,
     /// Whether the emulated board has a wired port.
+    pub wired_port: bool,
+}
+
+/// What firmware loads into memory.
+pub struct Load {
+    /// The kernel.
+    pub kernel: Vec<u8>,
+    /// Its first root: one archive or several.
+    pub initramfs: Vec<u8>,
+    /// The board's description, unless the machine makes its own.
+    pub device_tree: Option<Vec<u8>>,
+    /// What the kernel is told.
+    pub command_line: String,
+}
+
+/// A machine of the emulator, and what is plugged into it.
+pub struct Machine<'a> {
+    /// Which one.
+    pub emulator: &'a Emulator,
+    /// The file that is its disk.
+    pub disk: &'a Path,
+    /// Whether it has a wired port.
     pub wired_port: bool,
 }
 
@@ -95,76 +117,25 @@ impl<'a> Boot<'a> {
     ///
     /// The console is the next `-serial` the caller adds.
     pub fn prepare(&self, scratch: &Path) -> Result<Command> {
+        let mut load = self.load()?;
+        load.add_initramfs(self.second_initramfs);
+        // QEMU's watchdog resets the machine as soon as it is armed.
+        load.command_line = format!(
+            "{} systemd.watchdog_sec=0 {}",
+            load.command_line.trim(),
+            self.append
+        );
+        let machine = Machine {
+            emulator: self.emulator()?,
+            disk: &self.card(scratch)?,
+            wired_port: self.wired_port,
+        };
+        machine.prepare(&load, scratch)
+    }
+
+    /// Returns what the board's firmware would load of the image.
+    fn load(&self) -> Result<Load> {
         let emulator = self.emulator()?;
-        let files = self.boot_files(emulator)?;
-        let place = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
-            let path = scratch.join(name);
-            fs::write(&path, bytes).with_context(|| format!("while writing {}", path.display()))?;
-            Ok(path)
-        };
-        let mut initramfs = files.initramfs;
-        // The kernel looks for a further archive at the next multiple of four.
-        initramfs.resize(initramfs.len().next_multiple_of(4), 0);
-        initramfs.extend_from_slice(self.second_initramfs);
-
-        let mut command = Command::new(qemu()?);
-        command
-            .args(["-M", &emulator.machine, "-display", "none", "-no-reboot"])
-            .args(&emulator.arguments)
-            .args([
-                "-kernel".as_ref(),
-                place("kernel", &files.kernel)?.as_os_str(),
-            ])
-            .args([
-                "-initrd".as_ref(),
-                place("initramfs", &initramfs)?.as_os_str(),
-            ])
-            // QEMU's watchdog resets the machine as soon as it is armed.
-            .args([
-                "-append",
-                &format!(
-                    "{} systemd.watchdog_sec=0 {}",
-                    files.cmdline.trim(),
-                    self.append
-                ),
-            ]);
-        if let Some(bytes) = &files.device_tree {
-            command.args(["-dtb".as_ref(), place("board.dtb", bytes)?.as_os_str()]);
-        }
-        self.attach(&mut command, emulator.bus, &self.card(scratch)?);
-        for _ in 0..emulator.serial {
-            command.args(["-serial", "null"]);
-        }
-        Ok(command)
-    }
-
-    /// Adds disk and wired port, as the machine can have them.
-    fn attach(&self, command: &mut Command, bus: Bus, card: &Path) {
-        let (interface, port) = match bus {
-            Bus::Board => ("sd", "usb-net"),
-            Bus::Virtio => ("none,id=card", "virtio-net-device"),
-        };
-        let drive = format!("file={},format=raw,if={interface}", card.display());
-        command.args(["-drive", &drive]);
-        if bus == Bus::Virtio {
-            command.args(["-device", "virtio-blk-device,drive=card"]);
-        }
-        if self.wired_port {
-            // A globally administered address makes the kernel call it eth0; the emulated network leads nowhere.
-            command.args(["-netdev", "user,id=wired,restrict=on"]);
-            let port = format!("{port},netdev=wired,mac=40:54:00:12:34:56");
-            command.args(["-device", &port]);
-        }
-    }
-
-    fn emulator(&self) -> Result<&Emulator> {
-        self.board
-            .emulator
-            .as_ref()
-            .with_context(|| format!("QEMU has no machine that stands in for `{}`", self.board.id))
-    }
-
-    fn boot_files(&self, emulator: &Emulator) -> Result<BootFiles> {
         let image = self.partition()?;
         let read = |path: &str| {
             image
@@ -176,7 +147,7 @@ impl<'a> Boot<'a> {
             .device_tree
             .as_deref()
             .and_then(model_of_device_tree);
-        let machine = Machine::of(model);
+        let machine = config_txt::Machine::of(model);
         let autoboot = image.text("autoboot.txt").unwrap_or_default();
         let partition = choose_partition(&autoboot, &machine);
         if partition != u32::from(BOOT_PARTITION) {
@@ -189,7 +160,7 @@ impl<'a> Boot<'a> {
         for path in &choice.initramfs {
             initramfs.extend(read(path)?);
         }
-        Ok(BootFiles {
+        Ok(Load {
             kernel: read(&choice.kernel)?,
             initramfs,
             device_tree: choice
@@ -197,8 +168,15 @@ impl<'a> Boot<'a> {
                 .first()
                 .map(|path| edit(read(path)?, emulator))
                 .transpose()?,
-            cmdline: String::from_utf8_lossy(&read(&choice.cmdline)?).into_owned(),
+            command_line: String::from_utf8_lossy(&read(&choice.cmdline)?).into_owned(),
         })
+    }
+
+    fn emulator(&self) -> Result<&Emulator> {
+        self.board
+            .emulator
+            .as_ref()
+            .with_context(|| format!("QEMU has no machine that stands in for `{}`", self.board.id))
     }
 
     fn partition(&self) -> Result<BootPartition> {
@@ -224,19 +202,82 @@ impl<'a> Boot<'a> {
     }
 }
 
+impl Load {
+    /// Puts an archive behind the initramfs.
+    fn add_initramfs(&mut self, archive: &[u8]) {
+        // The kernel looks for a further archive at the next multiple of four.
+        let end = self.initramfs.len().next_multiple_of(4);
+        self.initramfs.resize(end, 0);
+        self.initramfs.extend_from_slice(archive);
+    }
+}
+
+impl Machine<'_> {
+    /// Lays the load out in `scratch` and returns the command that boots it.
+    ///
+    /// The console is the next `-serial` the caller adds.
+    pub fn prepare(&self, load: &Load, scratch: &Path) -> Result<Command> {
+        let place = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
+            let path = scratch.join(name);
+            fs::write(&path, bytes).with_context(|| format!("while writing {}", path.display()))?;
+            Ok(path)
+        };
+        let mut command = Command::new(qemu()?);
+        command
+            .args([
+                "-M",
+                &self.emulator.machine,
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
+            .args(&self.emulator.arguments)
+            .args([
+                "-kernel".as_ref(),
+                place("kernel", &load.kernel)?.as_os_str(),
+            ])
+            .args([
+                "-initrd".as_ref(),
+                place("initramfs", &load.initramfs)?.as_os_str(),
+            ])
+            .args(["-append", &load.command_line]);
+        if let Some(bytes) = &load.device_tree {
+            command.args(["-dtb".as_ref(), place("board.dtb", bytes)?.as_os_str()]);
+        }
+        self.attach(&mut command);
+        for _ in 0..self.emulator.serial {
+            command.args(["-serial", "null"]);
+        }
+        Ok(command)
+    }
+
+    /// Adds disk and wired port, as the machine can have them.
+    fn attach(&self, command: &mut Command) {
+        let bus = self.emulator.bus;
+        let (interface, port) = match bus {
+            Bus::Board => ("sd", "usb-net"),
+            Bus::Virtio => ("none,id=card", "virtio-net-device"),
+        };
+        let drive = format!("file={},format=raw,if={interface}", self.disk.display());
+        command.args(["-drive", &drive]);
+        if bus == Bus::Virtio {
+            command.args(["-device", "virtio-blk-device,drive=card"]);
+        }
+        if self.wired_port {
+            // A globally administered address makes the kernel call it eth0; the emulated network leads nowhere.
+            command.args(["-netdev", "user,id=wired,restrict=on"]);
+            let port = format!("{port},netdev=wired,mac=40:54:00:12:34:56");
+            command.args(["-device", &port]);
+        }
+    }
+}
+
 /// Spares the machine what it cannot bear.
 fn edit(device_tree: Vec<u8>, emulator: &Emulator) -> Result<Vec<u8>> {
     emulator
         .device_tree_edits
         .iter()
         .try_fold(device_tree, |tree, edit| Ok(edit_device_tree(&tree, edit)?))
-}
-
-struct BootFiles {
-    kernel: Vec<u8>,
-    initramfs: Vec<u8>,
-    device_tree: Option<Vec<u8>>,
-    cmdline: String,
 }
 
 fn qemu() -> Result<PathBuf> {

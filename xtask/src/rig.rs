@@ -1,4 +1,4 @@
-//! The simulated Wi-Fi networks that `e2e`, `power-cuts` and `site-boots` boot an image among, as a second initramfs archive.
+//! The simulated Wi-Fi networks that `e2e`, `power-cuts`, `site-boots` and `bench boot` boot an image among, as a second initramfs archive.
 //!
 //! It carries hostapd, dnsmasq and their libraries from the same signed packages as the image, the kernel's own simulated
 //! radio (mac80211_hwsim) from the image's very kernel package, and `xtask/kit/`, which runs the checks. The image's init
@@ -74,6 +74,9 @@ const SCRIPTS: &[&str] = &[
     "sandboxed",
     "site-boots",
 ];
+
+/// The folder of the archive that lies over the image's root.
+pub const OVERLAY: &str = "overlay";
 
 /// What the guest's scripts are there for.
 #[derive(Clone, Copy, Debug)]
@@ -159,7 +162,7 @@ impl Rig<'_> {
             Node::file(0o644, (modules.join("\n") + "\n").into_bytes()),
         )?;
         let mut root = Tree::default();
-        root.graft("overlay", tree)?;
+        root.graft(OVERLAY, tree)?;
         let mut archive = Vec::new();
         write_cpio(&root, self.prepared.lock.time()?, &mut archive)?;
         Ok(archive)

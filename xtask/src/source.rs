@@ -84,7 +84,8 @@ impl Security {
         }
     }
 
-    fn suites<'a>(self) -> impl Iterator<Item = &'a str> {
+    /// Returns the suites that images are built from.
+    pub fn suites<'a>(self) -> impl Iterator<Item = &'a str> {
         let security = (self == Security::Wanted).then_some(SECURITY_SUITE);
         SUITES.iter().copied().chain(security)
     }
@@ -123,7 +124,8 @@ impl Source {
         })
     }
 
-    fn mirror(&self) -> Result<Mirror> {
+    /// Returns the mirror.
+    pub fn mirror(&self) -> Result<Mirror> {
         let named = self
             .mirror
             .clone()

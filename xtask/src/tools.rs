@@ -193,6 +193,34 @@ const RECIPE: &[Tool] = &[
     },
 ];
 
+/// What people set a Debian system up with, for another processor than theirs.
+const DEBIAN: &[Tool] = &[
+    Tool {
+        program: "mmdebstrap",
+        package: "mmdebstrap",
+    },
+    Tool {
+        program: "arch-test",
+        package: "arch-test",
+    },
+    Tool {
+        program: "qemu-aarch64-static",
+        package: "qemu-user-static",
+    },
+    Tool {
+        program: "update-binfmts",
+        package: "binfmt-support",
+    },
+    Tool {
+        program: "mkfs.ext4",
+        package: "e2fsprogs",
+    },
+    Tool {
+        program: "qemu-system-aarch64",
+        package: "qemu-system-arm",
+    },
+];
+
 /// Returns whether a check that cannot run is a failure.
 pub fn require_all() -> bool {
     std::env::var_os("REQUIRE_ALL").is_some_and(|value| value == "1")
@@ -234,10 +262,26 @@ pub fn provide(shell: &Shell) -> Result<()> {
 
 /// Makes the programs available that people make images with by hand.
 pub fn provide_recipe(shell: &Shell) -> Result<()> {
-    let wanted: Vec<&Tool> = RECIPE.iter().collect();
-    match install(shell, &wanted, "the recipe")? {
+    provide_all(shell, RECIPE, "the recipe")
+}
+
+/// Makes the programs available that a Debian system is set up and booted with.
+pub fn provide_debian(shell: &Shell) -> Result<()> {
+    if !is_root()? {
+        return Err(Failure::new(
+            "only root can set a Debian system up",
+            "run `cargo xtask bench boot` in a shell of root that has Rust: mmdebstrap's scripts run in a chroot",
+        )
+        .into());
+    }
+    provide_all(shell, DEBIAN, "the Debian system")
+}
+
+fn provide_all(shell: &Shell, tools: &[Tool], purpose: &str) -> Result<()> {
+    let wanted: Vec<&Tool> = tools.iter().collect();
+    match install(shell, &wanted, purpose)? {
         None => Ok(()),
-        Some(advice) => Err(Failure::new("the recipe cannot be measured", advice).into()),
+        Some(advice) => Err(Failure::new(format!("{purpose} cannot be measured"), advice).into()),
     }
 }
 

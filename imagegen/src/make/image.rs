@@ -28,6 +28,7 @@ use crate::plan::{Place, Plan};
 use crate::recipe::Cover;
 use crate::resolve::Resolution;
 use crate::sbom::{Bill, Build, NonFree, Origin, papers};
+use crate::sha256::Sha256;
 use crate::tree::{Node, Tree, TreeError};
 
 /// Name of the boot partition, which people see when they put the card into a computer.
@@ -346,11 +347,13 @@ fn read_package(source: &Source<'_>, name: &str) -> Result<Files, ImageError> {
     if source.plan.packages.get(name).map(|package| &package.cover) == Some(&Cover::Scriptless) {
         check_scripts(name, &deb)?;
     }
-    let key = KeptKey::of("package", &[], package.sha256);
-    let data = source
-        .kept
-        .load_or_make(key, || decompress_data(&deb, package.unpack_limit()));
-    data.and_then(|data| read_files(&data)).map_err(failed)
+    let limit = package.unpack_limit();
+    // What was read, and not what should have been.
+    let key = KeptKey::of("package", &[limit], Sha256::of(&deb));
+    let kept = source.kept;
+    let data = kept.load_or_make(key, || decompress_data(&deb, limit));
+    drop(deb);
+    read_files(&data.map_err(failed)?).map_err(failed)
 }
 
 /// The recipe knows packages by name; that one listed as scriptless has grown scripts shows only in its file.
@@ -461,7 +464,7 @@ fn make_initramfs(
 
 fn make_squashfs(tree: &Tree, time: u32, kept: &dyn Kept) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Cursor::new(Vec::new());
-    write_squashfs_with(kept, tree, &SquashfsOptions::at(time), &mut bytes)?;
+    write_squashfs_with(tree, &SquashfsOptions::at(time), kept, &mut bytes)?;
     Ok(bytes.into_inner())
 }
 

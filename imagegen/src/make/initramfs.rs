@@ -73,7 +73,7 @@ pub(crate) fn pack_initramfs(
     write_cpio(tree, time, &mut archive)?;
     let key = KeptKey::of(
         "initramfs",
-        &[zstd_level.cast_unsigned()],
+        &[zstd_level.unsigned_abs().into()],
         Sha256::of(&archive),
     );
     kept.load_or_make(key, || {

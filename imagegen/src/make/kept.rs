@@ -1,4 +1,4 @@
-//! Results that take long and are the same for many images: the files of a package, unpacked, and the blocks of a file system, compressed.
+//! Results that take long and are the same for many images: the files of a package, unpacked; the blocks of a root and an initramfs, compressed.
 //! Whoever has kept those of earlier builds hands them to the next, which makes the rest.
 //!
 //! A result is named after all that it comes from, this builder included, so one that is there is the one that would be made.
@@ -29,7 +29,7 @@ pub struct NothingKept;
 
 impl KeptKey {
     /// Names a result: what is done, how, and the digest of what it is done to.
-    pub(crate) fn of(work: &str, how: &[u32], digest: Sha256) -> Self {
+    pub(crate) fn of(work: &str, how: &[u64], digest: Sha256) -> Self {
         let mut hash = sha2::Sha256::new_with_prefix(BUILDER);
         hash.update(format!("\n{work} {how:?}\n"));
         hash.update(digest.0);

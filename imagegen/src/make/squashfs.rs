@@ -81,14 +81,14 @@ pub fn write_squashfs(
     options: &SquashfsOptions,
     out: impl Write + Seek,
 ) -> Result<u64, SquashfsError> {
-    write_squashfs_with(&NothingKept, tree, options, out)
+    write_squashfs_with(tree, options, &NothingKept, out)
 }
 
 /// Writes a tree of which blocks may be there from an earlier build.
 pub(crate) fn write_squashfs_with(
-    kept: &dyn Kept,
     tree: &Tree,
     options: &SquashfsOptions,
+    kept: &dyn Kept,
     out: impl Write + Seek,
 ) -> Result<u64, SquashfsError> {
     let mut writer = fill_writer(tree, options)?;

@@ -46,7 +46,11 @@ pub(super) fn compress_blocks(
     let compressor = compressor(zstd_level)?;
     let compress = |block: Cow<'_, [u8]>| {
         let digest = Sha256::of(&block);
-        let key = KeptKey::of("squashfs block", &[zstd_level, block_size], digest);
+        let key = KeptKey::of(
+            "squashfs block",
+            &[zstd_level.into(), block_size.into()],
+            digest,
+        );
         let compressed = kept.load_or_make(key, || {
             DefaultCompressor.compress(&block, compressor, block_size)
         })?;

@@ -13,7 +13,7 @@ use imagegen::inspect::diff::diff;
 use imagegen::inspect::image::{BootPartition, Image};
 use imagegen::make::disk::{ImageFormat, XZ_PRESET, ZSTD_LEVEL};
 use imagegen::plan::boot::INITRAMFS_FILE;
-use imagegen::site::{CountryCode, Network, SiteOptions};
+use imagegen::site::{CountryCode, Network, SiteOptions, SshKeys};
 use imagegen::tree::Tree;
 use tempfile::TempDir;
 
@@ -30,6 +30,9 @@ use crate::{diff as differences, interrupt, verify};
 const SSID: &str = "bench";
 const PASSPHRASE: &str = "correct horse battery staple";
 const COUNTRY: &str = "DE";
+/// Nobody has the other half.
+const SSH_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f bench";
 
 /// Both, ready to be measured.
 pub struct Contenders<'a> {
@@ -44,6 +47,8 @@ pub struct Footbridge<'a> {
     pub ssid: String,
     /// What the image's file is.
     pub format: ImageFormat,
+    /// Whether people can log in.
+    pub with_ssh: bool,
     contenders: &'a Contenders<'a>,
     packages: Packages,
     folder: Scratch,
@@ -73,8 +78,19 @@ impl<'a> Contenders<'a> {
         let bars = Bars::new();
         let prepared = image::prepare(workspace, board, &site()?)?;
         let debs = fetch(workspace, source, &prepared, &bars)?;
+        let with_ssh = SiteOptions {
+            ssh_keys: Some(SshKeys::parse(SSH_KEY)?),
+            ..site()?
+        };
+        fetch(
+            workspace,
+            source,
+            &image::prepare(workspace, board, &with_ssh)?,
+            &bars,
+        )?;
         crate::agent::build(workspace, board, source, &bars)?;
         fs::write(scratch.join("passphrase"), PASSPHRASE)?;
+        fs::write(scratch.join("key.pub"), SSH_KEY)?;
         let contenders = Contenders {
             workspace,
             board,
@@ -150,6 +166,7 @@ impl<'a> Contenders<'a> {
         Ok(Footbridge {
             ssid: SSID.to_owned(),
             format: ImageFormat::Img,
+            with_ssh: false,
             contenders: self,
             packages,
             folder: scratch,
@@ -180,6 +197,9 @@ impl Footbridge<'_> {
             .env("FOOTBRIDGE_CACHE", self.cache());
         if self.packages == Packages::Fetched {
             command.arg("--offline");
+        }
+        if self.with_ssh {
+            command.arg("--ssh-key").arg(scratch.join("key.pub"));
         }
         run(&mut command).context("while making our image")
     }

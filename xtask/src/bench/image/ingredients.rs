@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -19,8 +19,9 @@ use imagegen::make::rootfs::{AGENT_PATH, FIRMWARE_DIRECTORY};
 use imagegen::make::squashfs::SquashfsOptions;
 use imagegen::plan::boot::INITRAMFS_FILE;
 use imagegen::plan::overlay::PlannedNode;
-use imagegen::tree::{Content, Node, Tree};
+use imagegen::tree::Tree;
 
+use crate::bench::folder::write_tree;
 use crate::image::Prepared;
 
 /// Where the recipe's ingredients come from.
@@ -190,23 +191,4 @@ fn tree_of(planned: &BTreeMap<String, PlannedNode>) -> Result<Tree> {
         tree.replace(path.clone(), planned.node.clone())?;
     }
     Ok(tree)
-}
-
-/// Writes a tree's directories, files and links below a folder, with their modes.
-pub fn write_tree(tree: &Tree, folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("while creating {}", folder.display()))?;
-    for (path, node) in tree.iter() {
-        let place = folder.join(path);
-        write_node(node, &place).with_context(|| format!("while writing {}", place.display()))?;
-    }
-    Ok(())
-}
-
-fn write_node(node: &Node, place: &Path) -> std::io::Result<()> {
-    match &node.content {
-        Content::Symlink(target) => return symlink(target, place),
-        Content::Directory => fs::create_dir_all(place)?,
-        Content::File(bytes) => fs::write(place, bytes)?,
-    }
-    fs::set_permissions(place, fs::Permissions::from_mode(node.mode.into()))
 }

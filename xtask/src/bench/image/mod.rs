@@ -6,7 +6,6 @@
 
 mod contenders;
 mod ingredients;
-mod results;
 mod watched;
 
 use std::fs;
@@ -14,11 +13,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use imagegen::make::disk::ImageFormat;
-use serde_json::json;
 use xshell::Shell;
 
 use self::contenders::Contenders;
-use self::results::{Contender, Goal, Measure, Results, Unit};
+use super::results::{Contender, Goal, Measure, Results, Unit};
 use crate::source::Source;
 use crate::workspace::Workspace;
 use crate::{boards, interrupt, tools};
@@ -47,7 +45,7 @@ pub struct Args {
 /// What is measured together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Case {
-    /// A build of the whole image, with the packages fetched and nothing else kept
+    /// A build of the whole image, with the packages fetched and nothing else kept, and one after a build of another image
     Build,
     /// A build after another one that differs in the network's name alone
     Rebuild,
@@ -70,6 +68,13 @@ const BUILD: Measure = Measure {
     goal: Goal::Ratio(0.2),
     limits: "The agent is compiled before, for both. The recipe unpacks only: neither runs maintainer scripts, and its packages come \
              without relations to look at. It writes no checksum and no block map, and does not wait for the disk, all of which Footbridge does.",
+};
+const AGAIN: Measure = Measure {
+    name: "full build, after another one",
+    unit: Unit::Seconds,
+    goal: Goal::Ratio(0.2),
+    limits: "The other one has a shell to log in to, so it has other packages and another root. Nothing is there of the image as a whole, but \
+             most of its packages were unpacked, and most blocks of its root compressed, for that one. The recipe keeps nothing.",
 };
 const PROCESSOR: Measure = Measure {
     name: "processor time of it",
@@ -129,8 +134,8 @@ const XZ: Measure = Measure {
 };
 
 /// All measures, in the table's order.
-const MEASURES: [&Measure; 10] = [
-    &BUILD, &PROCESSOR, &REBUILD, &MEMORY, &PLAIN, &ZSTD, &XZ, &COLD, &FETCHING, &FETCHED,
+const MEASURES: [&Measure; 11] = [
+    &BUILD, &PROCESSOR, &AGAIN, &REBUILD, &MEMORY, &PLAIN, &ZSTD, &XZ, &COLD, &FETCHING, &FETCHED,
 ];
 
 /// Measures, and prints the table.
@@ -150,9 +155,7 @@ pub fn run(args: &Args) -> Result<()> {
     let contenders = Contenders::prepare(&workspace, &board, &args.source, scratch.path())?;
     let results = measure(args, &contenders)?;
     print!("{}", results.table(&MEASURES));
-    write_json(&json, args, &results)?;
-    eprintln!("All samples are in {}", json.display());
-    Ok(())
+    results.keep(&MEASURES, &args.board.name, &json)
 }
 
 fn measure(args: &Args, contenders: &Contenders) -> Result<Results> {
@@ -182,6 +185,13 @@ fn measure(args: &Args, contenders: &Contenders) -> Result<Results> {
 fn build(contenders: &Contenders, results: &mut Results) -> Result<()> {
     let recipe = contenders.recipe(watched::time)?;
     let ours = contenders.fresh()?.build(watched::time)?;
+    let mut again = contenders.fresh()?;
+    again.with_ssh = true;
+    again.build(watched::time)?;
+    again.with_ssh = false;
+    let again = again.build(watched::time)?;
+    results.add(&AGAIN, Contender::Recipe, recipe.took.as_secs_f64());
+    results.add(&AGAIN, Contender::Footbridge, again.took.as_secs_f64());
     for (contender, finished) in [(Contender::Recipe, recipe), (Contender::Footbridge, ours)] {
         results.add(&BUILD, contender, finished.took.as_secs_f64());
         results.add(&PROCESSOR, contender, finished.worked.as_secs_f64());
@@ -253,19 +263,4 @@ fn size_of(path: &Path) -> Result<f64> {
     let metadata =
         fs::metadata(path).with_context(|| format!("while reading {}", path.display()))?;
     Ok(metadata.len() as f64)
-}
-
-fn write_json(path: &Path, args: &Args, results: &Results) -> Result<()> {
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let all = json!({
-        "board": args.board.name,
-        "processors": processors,
-        "measures": results.json(&MEASURES),
-    });
-    let write = || -> Result<()> {
-        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-        fs::write(path, format!("{all:#}\n"))?;
-        Ok(())
-    };
-    write().with_context(|| format!("while writing {}", path.display()))
 }

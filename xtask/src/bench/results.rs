@@ -1,7 +1,10 @@
 //! Samples, their medians and ratios, whether goals are met, and how all of that is shown.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
+use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 /// Who is measured.
@@ -111,7 +114,7 @@ impl Results {
     }
 
     /// Returns everything, for programs.
-    pub fn json(&self, measures: &[&Measure]) -> Value {
+    fn json(&self, measures: &[&Measure]) -> Value {
         self.measured(measures)
             .map(|measure| {
                 json!({
@@ -125,6 +128,24 @@ impl Results {
                 })
             })
             .collect()
+    }
+
+    /// Writes everything into a file, and says where it is.
+    pub fn keep(&self, measures: &[&Measure], board: &str, path: &Path) -> Result<()> {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let all = json!({
+            "board": board,
+            "processors": processors,
+            "measures": self.json(measures),
+        });
+        let write = || -> Result<()> {
+            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+            fs::write(path, format!("{all:#}\n"))?;
+            Ok(())
+        };
+        write().with_context(|| format!("while writing {}", path.display()))?;
+        eprintln!("All samples are in {}", path.display());
+        Ok(())
     }
 
     fn samples(&self, measure: &Measure) -> Map<String, Value> {
