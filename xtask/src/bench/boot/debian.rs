@@ -82,6 +82,9 @@ impl Parts<'_> {
         folder: &Path,
         bars: &Bars,
     ) -> Result<Debian<'a>> {
+        eprintln!(
+            "This machine runs programs for Arm by QEMU from now on: update-binfmts --enable {INTERPRETER}"
+        );
         call(Command::new("update-binfmts").args(["--enable", INTERPRETER]))?;
         let archive = self.archive(bars)?;
         let _step = bars.step("making the Debian system a bridge");
