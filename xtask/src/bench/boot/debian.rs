@@ -124,7 +124,8 @@ impl Parts<'_> {
             )
             .into());
         }
-        let _step = bars.step("setting up a Debian system; its packages' scripts take a quarter of an hour");
+        let _step = bars
+            .step("setting up a Debian system; its packages' scripts take a quarter of an hour");
         fs::create_dir_all(&folder)
             .with_context(|| format!("while creating {}", folder.display()))?;
         let unfinished = archive.with_extension("part.tar");
