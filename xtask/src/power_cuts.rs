@@ -10,10 +10,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use imagegen::make::disk::ImageFormat;
 
 use crate::guest::{Guest, Heard, parse_check};
-use crate::image::Job;
 use crate::networks::Networks;
 use crate::progress::Bars;
 use crate::qemu::{self, Boot};
@@ -61,14 +59,7 @@ pub fn run(args: &Args) -> Result<()> {
     let _unfinished = interrupt::Unfinished::scratch(scratch.path());
     let output = scratch.path().join("image.img");
     let networks = Networks::new()?;
-    let job = Job {
-        board: &board,
-        site: &networks.home.site,
-        source: &args.source,
-        output: &output,
-        format: ImageFormat::Img,
-        agent: None,
-    };
+    let job = rig::job(&board, &networks, &args.source, &output);
     let (_, archive) = rig::build(&workspace, &job, &networks, Errand::PowerCuts, &bars)?;
     let boot = Boot::among_networks(&output, &board, &archive);
     let mut command = rig::emulator(&boot, scratch.path())?;

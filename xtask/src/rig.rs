@@ -10,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use imagegen::board::Board;
+use imagegen::make::disk::ImageFormat;
 use imagegen::make::fetch::Fetcher;
 use imagegen::make::initramfs::write_cpio;
 use imagegen::make::kernel::Kernel;
@@ -96,6 +97,23 @@ impl Errand {
             Self::PowerCuts => "power-cuts",
             Self::SiteBoots => "site-boots",
         }
+    }
+}
+
+/// Returns what is built for a boot among the networks: a card for the one at home.
+pub fn job<'a>(
+    board: &'a Board,
+    networks: &'a Networks,
+    source: &'a Source,
+    output: &'a Path,
+) -> Job<'a> {
+    Job {
+        board,
+        site: &networks.home.site,
+        source,
+        output,
+        format: ImageFormat::Img,
+        agent: None,
     }
 }
 

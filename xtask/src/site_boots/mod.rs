@@ -69,12 +69,9 @@ pub fn run(args: &Args) -> Result<()> {
     let agent = agent::build(&workspace, &board, &args.source, &bars)?;
     let packed = scratch.path().join("packed.img.zst");
     let job = Job {
-        board: &board,
-        site: &networks.home.site,
-        source: &args.source,
-        output: &packed,
         format: ImageFormat::ImgZst,
         agent: Some(&agent),
+        ..rig::job(&board, &networks, &args.source, &packed)
     };
     let (outcome, archive) = rig::build(&workspace, &job, &networks, Errand::SiteBoots, &bars)?;
     let desk = Desk {

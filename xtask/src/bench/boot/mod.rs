@@ -11,13 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use imagegen::board::{Arch, Board, Bus, Emulator};
-use imagegen::make::disk::ImageFormat;
 use xshell::Shell;
 
 use self::debian::Parts;
 use super::results::{Contender, Goal, Measure, Results, Unit};
 use crate::guest::{Check, Guest, Heard, parse_check};
-use crate::image::Job;
 use crate::networks::Networks;
 use crate::progress::Bars;
 use crate::qemu::Boot;
@@ -85,14 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     let output = scratch.path().join("image.img");
     let networks = Networks::new()?;
-    let job = Job {
-        board: &board,
-        site: &networks.home.site,
-        source: &args.source,
-        output: &output,
-        format: ImageFormat::Img,
-        agent: None,
-    };
+    let job = rig::job(&board, &networks, &args.source, &output);
     let (outcome, kit) = rig::build(&workspace, &job, &networks, Errand::PowerCuts, &bars)?;
     let parts = Parts {
         workspace: &workspace,
