@@ -272,6 +272,12 @@ impl Machine<'_> {
     }
 }
 
+/// Adds the guest's console, on the emulator's standard streams.
+pub fn with_console(mut command: Command) -> Command {
+    command.args(["-monitor", "none", "-serial", "stdio"]);
+    command
+}
+
 /// Spares the machine what it cannot bear.
 fn edit(device_tree: Vec<u8>, emulator: &Emulator) -> Result<Vec<u8>> {
     emulator

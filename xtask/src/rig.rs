@@ -2,7 +2,7 @@
 //!
 //! It carries hostapd, dnsmasq and their libraries from the same signed packages as the image, the kernel's own simulated
 //! radio (mac80211_hwsim) from the image's very kernel package, and `xtask/kit/`, which runs the checks. The image's init
-//! lays the archive's `/overlay` over the root (`bench boot` does so for its Debian system); nothing of the image itself is changed.
+//! lays the archive's `/overlay` over the root; nothing of the image itself is changed. `bench boot` copies it into the root of its Debian system.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ use imagegen::tree::{Node, Tree};
 use crate::image::{self, Job, Outcome, Prepared};
 use crate::networks::Networks;
 use crate::progress::Bars;
-use crate::qemu::Boot;
+use crate::qemu::{Boot, with_console};
 use crate::source::{Offer, Security, Source, choose_beside, unpack};
 use crate::workspace::Workspace;
 
@@ -139,9 +139,7 @@ pub fn build(
 
 /// Returns the emulator for a boot among the networks, with the guest's console on its standard streams.
 pub fn emulator(boot: &Boot, scratch: &Path) -> Result<Command> {
-    let mut command = boot.prepare(scratch)?;
-    command.args(["-monitor", "none", "-serial", "stdio"]);
-    Ok(command)
+    Ok(with_console(boot.prepare(scratch)?))
 }
 
 /// A rig, before it is packed.

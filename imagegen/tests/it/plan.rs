@@ -180,13 +180,13 @@ fn a_key_adds_the_ssh_server_and_nothing_else() {
         .collect();
     expect![[r#"
         features: ssh
-        disk: signature f7817932, boot partition f7817932-01, root partition f7817932-02
+        disk: signature 928ef8ae, boot partition 928ef8ae-01, root partition 928ef8ae-02
           dropbear-bin 2025.89-1~deb13u1 root (no scripts)
           libgmp10 2:6.3.0+dfsg-3 root (no scripts)
           libtomcrypt1 1.18.2+dfsg-7+b2 root (no scripts)
           libtommath1 1.3.0-1 root (no scripts)
           /site/authorized_keys (overlays/site/authorized_keys.tera)
-            | console=tty1 console=ttyS1,115200 boot=PARTUUID=f7817932-01 root=PARTUUID=f7817932-02 ro panic=10 quiet net.ifnames=0
+            | console=tty1 console=ttyS1,115200 boot=PARTUUID=928ef8ae-01 root=PARTUUID=928ef8ae-02 ro panic=10 quiet net.ifnames=0
           /etc/systemd/system/multi-user.target.wants/ssh.service -> ../ssh.service (link)
           /etc/systemd/system/ssh.service 0644 (overlays/rootfs/etc/systemd/system/ssh.service)
     "#]].assert_eq(&added);
@@ -207,7 +207,7 @@ fn a_gadget_is_the_same_board_with_another_wired_side() {
         .collect();
     expect![[r#"
         features: gadget
-        disk: signature d73acfd9, boot partition d73acfd9-01, root partition d73acfd9-02
+        disk: signature 96ae226d, boot partition 96ae226d-01, root partition 96ae226d-02
           module g_ether
           module usb_f_ecm
           module usb_f_ecm_subset

@@ -18,7 +18,7 @@ use crate::bench::folder::write_tree;
 use crate::image::{self, Job, Outcome};
 use crate::interrupt;
 use crate::progress::Bars;
-use crate::qemu::{CARD, Load, Machine};
+use crate::qemu::{CARD, Load, Machine, with_console};
 use crate::rig;
 use crate::source::Security;
 use crate::usage::Failure;
@@ -38,8 +38,8 @@ const BRIDGE: [&str; 5] = [
 const INTERPRETER: &str = "qemu-aarch64";
 /// As Debian's installer writes it.
 const FSTAB: &str = "/dev/vda / ext4 errors=remount-ro 0 1\n";
-/// What is done in the root: the agent's account, the services it works with, and what a first start leaves, for the starts that are measured are later
-/// ones.
+/// What is done in the root: the agent's account, the services it works with, and what a first start leaves, for the starts that are measured
+/// are later ones.
 const FINISHING: [&[&str]; 4] = [
     &["useradd", "--system", "--user-group", "footbridge"],
     &[
@@ -52,6 +52,8 @@ const FINISHING: [&[&str]; 4] = [
     &["/usr/lib/systemd/systemd-update-done"],
 ];
 
+/// What the names of systems' archives begin with.
+const ARCHIVE: &str = "debian-";
 /// Room for a Debian system; the file is as large as what is in it.
 const DISK_SIZE: u64 = 2 << 30;
 
@@ -100,8 +102,8 @@ impl Parts<'_> {
         })
     }
 
-    /// Returns the archive of a system with the image's packages, in the versions that the mirror has. It takes minutes to make, and stays in
-    /// the build folder for as long as the lock stays the same.
+    /// Returns the archive of a system with the image's packages, in the versions that the mirror has, and what mmdebstrap adds. It takes minutes
+    /// to make, and stays in the build folder until there is one for another lock.
     fn archive(&self, bars: &Bars) -> Result<PathBuf> {
         let Outcome { prepared, .. } = self.outcome;
         let packages = packages(&prepared.plan);
@@ -111,7 +113,7 @@ impl Parts<'_> {
             .collect();
         let digest = Sha256::of(format!("{packages:?} {versions:?}").as_bytes()).to_string();
         let folder = self.workspace.target.join("bench");
-        let archive = folder.join(format!("debian-{}.tar", &digest[..16]));
+        let archive = folder.join(format!("{ARCHIVE}{}.tar", &digest[..16]));
         if archive.exists() {
             eprintln!("the Debian system is {}", archive.display());
             return Ok(archive);
@@ -128,7 +130,7 @@ impl Parts<'_> {
             .step("setting up a Debian system; its packages' scripts take a quarter of an hour");
         fs::create_dir_all(&folder)
             .with_context(|| format!("while creating {}", folder.display()))?;
-        let unfinished = archive.with_extension("part.tar");
+        let unfinished = folder.join("unfinished.tar");
         let _unfinished = interrupt::Unfinished::scratch(&unfinished);
         let mut command = Command::new("mmdebstrap");
         command
@@ -154,6 +156,7 @@ impl Parts<'_> {
             .context(
                 "while setting up a Debian system; if the mirror no longer has the image's kernel, `cargo xtask lock` first",
             )?;
+        remove_archives(&folder)?;
         fs::rename(&unfinished, &archive)
             .with_context(|| format!("while writing {}", archive.display()))?;
         Ok(archive)
@@ -173,10 +176,10 @@ impl Parts<'_> {
         write_tree(&kit.tree, additions)?;
         let overlay = additions.join(rig::OVERLAY);
         write_tree(&self.bridge()?, &overlay)?;
-        // Some of it takes the place of links.
+        // Some of it takes the place of links, which may lead out of this root.
         call(
             Command::new("cp")
-                .args(["--archive", "--force"])
+                .args(["--archive", "--remove-destination"])
                 .args([&overlay.join("."), root]),
         )
     }
@@ -234,10 +237,20 @@ impl Debian<'_> {
             disk: &disk,
             wired_port: false,
         };
-        let mut command = machine.prepare(&self.load, scratch)?;
-        command.args(["-monitor", "none", "-serial", "stdio"]);
-        Ok(command)
+        Ok(with_console(machine.prepare(&self.load, scratch)?))
     }
+}
+
+/// Removes the archives of systems for other locks, each of which takes half a gigabyte.
+fn remove_archives(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(ARCHIVE) {
+            fs::remove_file(entry.path())
+                .with_context(|| format!("while removing {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn make_disk(root: &Path, disk: &Path) -> Result<PathBuf> {

@@ -47,7 +47,8 @@ const BRIDGING: Measure = Measure {
     goal: Goal::Ratio(0.5),
     limits: "By the guest's clock. Firmware and the loading of kernel and initramfs are left out: Debian's is several times as large. The \
              simulated radio and its networks are set up by the guest itself, which is part of the time of both. The recipe is the Debian \
-             system, at a start after its first.",
+             system, at a start after its first: the image's packages in the versions that the mirror had when it was set up, and what \
+             mmdebstrap's smallest variant has beside them.",
 };
 const SERVICES: Measure = Measure {
     name: "of which until services start",
@@ -61,7 +62,7 @@ const MEASURES: [&Measure; 2] = [&BRIDGING, &SERVICES];
 
 /// What the kit tells of until the guest bridges, from the moment it is started (`xtask/kit/power-cuts`).
 const CHECKS: [&str; 3] = ["set-up", "site-is-whole", "bridging"];
-/// A guest that takes longer to bridge hangs.
+/// A guest that takes longer until then hangs.
 const BOOT_LIMIT: Duration = Duration::from_secs(900);
 /// The kit says in less what it saw of a failure.
 const REST_LIMIT: Duration = Duration::from_secs(60);
@@ -136,7 +137,7 @@ struct Times {
     bridging: Duration,
 }
 
-/// Boots until the guest bridges, and cuts its power.
+/// Boots until the guest bridges and a client behind it is reached, and cuts its power.
 fn time(command: &mut Command) -> Result<Times> {
     Times::of(&listen(command, "E2E bridging", BOOT_LIMIT)?)
 }
