@@ -44,7 +44,11 @@ pub fn run(args: &Args) -> Result<()> {
     match findings.len() {
         0 => Ok(()),
         count => Err(Failure::new(
-            format!("{} things are wrong with {}", count, args.image.display()),
+            format!(
+                "{count} finding{} in {}",
+                if count == 1 { "" } else { "s" },
+                args.image.display()
+            ),
             "each finding says what to do next",
         )
         .into()),

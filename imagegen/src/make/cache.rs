@@ -1,8 +1,9 @@
 //! What builds keep for later ones: whole systems, so that what was made once is not made again for the next site, and results on the way
 //! to them, so that of a system that differs in part only that part is made.
 //!
-//! A file is named after the digest of everything it was made from, and holds the digest of its own contents, which is checked whenever it
-//! is read: what is damaged or half written is removed, and made again.
+//! A file is named after the digest of everything it was made from, and holds the digest of its own name and contents, which is checked whenever
+//! it is read: what is damaged, half written or somewhere else is removed, and made again. Whoever may write there could forge both, and images with
+//! them: it is the folder of the user who builds, as the compiler's is.
 
 mod folder;
 
@@ -12,15 +13,12 @@ use std::path::Path;
 use self::folder::Folder;
 use crate::make::kept::{Kept, KeptKey};
 use crate::make::system::{System, SystemKey};
-use crate::sha256::Sha256;
 
 /// Bytes that the kept systems may take: some eight of them.
 pub const CACHE_SIZE_MAX: u64 = 512 << 20;
 
 /// Bytes that the kept results may take: those for the boards of three kernels or so.
 pub const KEPT_SIZE_MAX: u64 = 1 << 30;
-
-const KEPT_MAGIC: &[u8] = b"footbridge result 1\n";
 
 /// A folder of systems. It is made when needed and may be shared by concurrent builds.
 #[derive(Clone, Debug)]
@@ -63,20 +61,11 @@ impl KeptCache {
 
 impl Kept for KeptCache {
     fn load(&self, key: KeptKey) -> Option<Vec<u8>> {
-        self.0.load(&key.to_string(), |mut bytes| {
-            let (digest, result) = bytes.strip_prefix(KEPT_MAGIC)?.split_at_checked(32)?;
-            (Sha256::of(result).0 == digest).then_some(())?;
-            bytes.drain(..KEPT_MAGIC.len() + 32);
-            Some(bytes)
-        })
+        self.0.load(&key.to_string(), Some)
     }
 
     fn keep(&self, key: KeptKey, result: &[u8]) {
-        let kept = self.0.write(&key.to_string(), |out| {
-            out.write_all(KEPT_MAGIC)?;
-            out.write_all(&Sha256::of(result).0)?;
-            out.write_all(result)
-        });
+        let kept = self.0.write(&key.to_string(), |out| out.write_all(result));
         warn(&self.0, kept);
     }
 }

@@ -275,7 +275,12 @@ pub(crate) struct Hashed<'a> {
 
 impl<'a> Hashed<'a> {
     pub(crate) fn new(out: Option<&'a File>) -> Self {
-        let hash = sha2::Sha256::new();
+        Self::with_prefix(out, b"")
+    }
+
+    /// The prefix is in the digest, and does not go on.
+    pub(crate) fn with_prefix(out: Option<&'a File>, prefix: &[u8]) -> Self {
+        let hash = sha2::Sha256::new_with_prefix(prefix);
         Self { out, hash }
     }
 

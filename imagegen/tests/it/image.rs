@@ -418,8 +418,32 @@ fn a_system_of_kept_results_is_the_same() {
         std::fs::write(&path, bytes).unwrap();
     }
     assert_eq!(make(&inputs), (fresh.clone(), [0, all]));
+
+    // So is what somebody gave another's name, a pipe, and what is larger than all results may be.
+    let mut paths: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    let first = std::fs::read(&paths[0]).unwrap();
+    std::fs::copy(&paths[1], &paths[0]).unwrap();
+    std::fs::write(&paths[1], first).unwrap();
+    std::fs::remove_file(&paths[2]).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &paths[2], 0o600.into()).unwrap();
+    File::create(&paths[3])
+        .and_then(|file| file.set_len(KEPT_SIZE_MAX + 1))
+        .unwrap();
+    assert_eq!(make(&inputs), (fresh.clone(), [all - 4, 4]));
+
+    // What there is no room for goes, and nothing that somebody else left there.
+    let theirs = folder.join("thesis.tex");
+    std::fs::write(&theirs, "whose folder is this?").unwrap();
     drop(KeptCache::new(&folder, 0));
-    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    let left: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(left, [theirs]);
     // A cache that cannot be written is as good as none.
     let file = dir.path().join("file");
     std::fs::write(&file, "in the way").unwrap();
