@@ -38,7 +38,6 @@ mod usage;
 mod verify;
 mod workspace;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -93,13 +92,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let command = Command::parse();
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .without_time()
-        .init();
+    progress::show_warnings();
     let result = interrupt::watch().and_then(|()| match command {
         Command::Image(args) => image::run(&args),
         Command::Plan(args) => plan::run(&args),

@@ -1,11 +1,17 @@
-//! Progress bars on stderr; plain lines where stderr is no terminal.
+//! Progress bars on stderr, and the library's warnings between them; plain lines where stderr is no terminal.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use imagegen::make::fetch::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tracing::Level;
+
+use crate::usage::without_controls;
+
+/// The bars that are drawn now, which a warning is not to be written into.
+static DRAWN: Mutex<Option<MultiProgress>> = Mutex::new(None);
 
 /// The bars of one command.
 pub struct Bars {
@@ -20,12 +26,47 @@ pub struct Step {
     bar: ProgressBar,
 }
 
+/// A warning of the library's, on its way to stderr.
+struct Warning;
+
+/// Has the library's warnings look as this program's own.
+pub fn show_warnings() {
+    tracing_subscriber::fmt()
+        .with_max_level(Level::WARN)
+        .with_ansi(false)
+        .with_level(false)
+        .with_target(false)
+        .without_time()
+        .with_writer(|| Warning)
+        .init();
+}
+
+/// A whole one comes at once.
+impl Write for Warning {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = without_controls(&String::from_utf8_lossy(bytes));
+        let say = || eprintln!("warning: {}", text.trim());
+        let drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match drawn {
+            Some(bars) => bars.suspend(say),
+            None => say(),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Bars {
     /// Starts with none.
     pub fn new() -> Self {
+        let all = MultiProgress::new();
+        *DRAWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(all.clone());
         Bars {
-            all: MultiProgress::new(),
-            terminal: std::io::stderr().is_terminal(),
+            all,
+            terminal: io::stderr().is_terminal(),
             fetching: Mutex::new(None),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! It carries hostapd, dnsmasq and their libraries from the same signed packages as the image, the kernel's own simulated
 //! radio (mac80211_hwsim) from the image's very kernel package, and `xtask/kit/`, which runs the checks. The image's init
-//! lays the archive's `/overlay` over the root; nothing of the image itself is changed. `bench boot` copies it into the root of its Debian system.
+//! lays the archive's `/overlay` over the root; nothing of the image itself is changed. `bench boot` copies it into the root of its
+//! Debian system.
 
 use std::fs;
 use std::path::Path;

@@ -1,13 +1,12 @@
 //! What builds keep for later ones: whole systems, so that what was made once is not made again for the next site, and results on the way
 //! to them, so that of a system that differs in part only that part is made.
 //!
-//! A file is named after the digest of everything it was made from, and holds the digest of its own name and contents, which is checked whenever
-//! it is read: what is damaged, half written or somewhere else is removed, and made again. Whoever may write there could forge both, and images with
-//! them: it is the folder of the user who builds, as the compiler's is.
+//! A file is named after the digest of everything it was made from, and holds that of its own name and contents, which is checked whenever it
+//! is read: what is damaged, half written or under another's name is made again. Whoever may write there could forge both, and images with
+//! them: it is a folder of the user who builds, as the compiler's is.
 
 mod folder;
 
-use std::io;
 use std::path::Path;
 
 use self::folder::Folder;
@@ -21,7 +20,7 @@ pub const CACHE_SIZE_MAX: u64 = 512 << 20;
 pub const KEPT_SIZE_MAX: u64 = 1 << 30;
 
 /// A folder of systems. It is made when needed and may be shared by concurrent builds.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct SystemCache(Folder);
 
 /// A folder of results, likewise. What became too much for it goes when this is dropped.
@@ -43,11 +42,8 @@ impl SystemCache {
 
     /// Keeps a system, and removes others to make room. That it cannot be kept is no reason not to use it: the log says why.
     pub fn keep(&self, key: SystemKey, system: &System) {
-        let kept = self
-            .0
-            .write(&key.to_string(), |out| system.encode(out))
-            .and_then(|()| self.0.shrink());
-        warn(&self.0, kept);
+        self.0.keep(&key.to_string(), |out| system.encode(out));
+        self.0.shrink();
     }
 }
 
@@ -65,22 +61,12 @@ impl Kept for KeptCache {
     }
 
     fn keep(&self, key: KeptKey, result: &[u8]) {
-        let kept = self.0.write(&key.to_string(), |out| out.write_all(result));
-        warn(&self.0, kept);
+        self.0.keep(&key.to_string(), |out| out.write_all(result));
     }
 }
 
 impl Drop for KeptCache {
     fn drop(&mut self) {
-        match self.0.shrink() {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-            shrunk => warn(&self.0, shrunk),
-        }
-    }
-}
-
-fn warn(folder: &Folder, kept: io::Result<()>) {
-    if let Err(err) = kept {
-        tracing::warn!(folder = %folder.path.display(), %err, "cannot keep for the next build what this one made");
+        self.0.shrink();
     }
 }

@@ -21,7 +21,7 @@ use sha2::Digest;
 use thiserror::Error;
 
 pub(crate) use self::block_map::{KnownRange, block_map};
-pub(crate) use self::draft::{BLOCK_MAP, CHECKSUM};
+pub(crate) use self::draft::{BLOCK_MAP, CHECKSUM, create_locked, sweep};
 pub use self::draft::{CYCLONEDX, Draft, LICENCES, PROVENANCE, Papers, SPDX};
 pub use self::format::{ImageFormat, ParseFormatError};
 pub use self::packed::{XZ_PRESET, ZSTD_LEVEL};

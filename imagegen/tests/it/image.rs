@@ -434,16 +434,39 @@ fn a_system_of_kept_results_is_the_same() {
         .and_then(|file| file.set_len(KEPT_SIZE_MAX + 1))
         .unwrap();
     assert_eq!(make(&inputs), (fresh.clone(), [all - 4, 4]));
+    assert_eq!(make(&inputs), (fresh.clone(), [all, 0]));
+    // What cannot be replaced is made each time.
+    std::fs::remove_file(&paths[0]).unwrap();
+    std::fs::create_dir(&paths[0]).unwrap();
+    assert_eq!(make(&inputs), (fresh.clone(), [all - 1, 1]));
+    std::fs::remove_dir(&paths[0]).unwrap();
 
     // What there is no room for goes, and nothing that somebody else left there.
-    let theirs = folder.join("thesis.tex");
-    std::fs::write(&theirs, "whose folder is this?").unwrap();
+    let digest = "0".repeat(64);
+    let mut theirs = vec![
+        digest.clone(),
+        format!("x{digest}.kept"),
+        format!("{digest}0.kept"),
+    ];
+    theirs.push("thesis.tex".to_owned());
+    let mut theirs: Vec<_> = theirs.iter().map(|name| folder.join(name)).collect();
+    for path in &theirs {
+        std::fs::write(path, "whose folder is this?").unwrap();
+    }
+    // Builds under way lock what they write.
+    let unfinished = folder.join(".unfinished-abcdef.part");
+    let written = File::create(&unfinished).unwrap();
+    written.lock().unwrap();
+    std::fs::write(folder.join(".unfinished-ghijkl.part"), "killed").unwrap();
     drop(KeptCache::new(&folder, 0));
-    let left: Vec<_> = std::fs::read_dir(&folder)
+    theirs.push(unfinished);
+    theirs.sort();
+    let mut left: Vec<_> = std::fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
-    assert_eq!(left, [theirs]);
+    left.sort();
+    assert_eq!(left, theirs);
     // A cache that cannot be written is as good as none.
     let file = dir.path().join("file");
     std::fs::write(&file, "in the way").unwrap();
@@ -518,12 +541,16 @@ fn kept(number: u8, size: usize) -> (SystemKey, System) {
     (SystemKey::of(&plan, &inputs), system)
 }
 
+fn file_name(key: SystemKey) -> String {
+    format!("{key}.kept")
+}
+
 #[test]
 fn a_damaged_system_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
     let cache = SystemCache::new(dir.path(), CACHE_SIZE_MAX);
     let (key, system) = kept(1, 1000);
-    let path = dir.path().join(key.to_string());
+    let path = dir.path().join(file_name(key));
     for damage in [
         |bytes: &mut Vec<u8>| bytes.truncate(500),
         |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1,
@@ -547,7 +574,7 @@ fn systems_that_were_not_used_for_longest_go_first() {
     // Used last year, the first most recently.
     for (day, (key, system)) in (1_u64..).zip(systems[..3].iter().rev()) {
         cache.keep(*key, system);
-        let file = File::open(dir.path().join(key.to_string())).unwrap();
+        let file = File::open(dir.path().join(file_name(*key))).unwrap();
         file.set_modified(UNIX_EPOCH + Duration::from_secs(1_700_000_000 + day * 86_400))
             .unwrap();
     }
@@ -556,7 +583,7 @@ fn systems_that_were_not_used_for_longest_go_first() {
     let there = systems.iter().map(|(key, _)| cache.load(*key).is_some());
     assert_eq!(there.collect::<Vec<_>>(), [true, true, false, true]);
     // A cache that cannot be written is as good as none.
-    let nowhere = SystemCache::new(&dir.path().join(key.to_string()), 3500);
+    let nowhere = SystemCache::new(&dir.path().join(file_name(*key)), 3500);
     nowhere.keep(*key, system);
     assert_eq!(nowhere.load(*key), None);
 }

@@ -1,5 +1,5 @@
-//! A folder of files that are named after what they were made from. There is room for some; those that were not used for longest go. Whatever
-//! else is in it is left alone.
+//! A folder of files that are named after what they were made from. There is room for some; those that were not used for longest go. Files
+//! with other names are left alone.
 //!
 //! A file:
 //!
@@ -9,28 +9,32 @@
 //!
 //! So one that is damaged shows, and one that came under another's name, too.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
-use crate::make::disk::Hashed;
+use crate::make::disk::{Hashed, create_locked, sweep};
 
 const MAGIC: &[u8] = b"footbridge kept 1\n";
 /// What is before the contents.
 const HEAD: usize = MAGIC.len() + 32;
-/// The names of files that are being written begin so.
+/// The names of files end so.
+const SUFFIX: &str = ".kept";
+/// Those of files that are being written begin so.
 const UNFINISHED: &str = ".unfinished-";
-/// Nobody writes a file for so long.
-const UNFINISHED_MAX: Duration = Duration::from_secs(3600);
 
 /// The folder. It is made when needed and may be shared by concurrent builds.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Folder {
-    pub(super) path: PathBuf,
+    path: PathBuf,
     size_max: u64,
+    /// Whether something was wrong with it: what is wrong once is wrong for every file.
+    told: AtomicBool,
 }
 
 /// A file of the folder.
@@ -46,22 +50,23 @@ impl Folder {
         Self {
             path: path.to_owned(),
             size_max,
+            told: AtomicBool::new(false),
         }
     }
 
-    /// Returns what `decode` makes of a file's contents, and removes the file if that is nothing. A folder that cannot be read is one that
-    /// does not have it.
+    /// Returns what `decode` makes of the contents that were kept under a name, and removes the file if that is nothing. A folder that cannot
+    /// be read is one that does not have it.
     pub(super) fn load<T>(
         &self,
         name: &str,
         decode: impl FnOnce(Vec<u8>) -> Option<T>,
     ) -> Option<T> {
-        let path = self.path.join(name);
+        let path = self.path_of(name);
         let bytes = match self.read(&path) {
             Ok(bytes) => bytes,
             Err(err) if err.kind() == io::ErrorKind::NotFound => return None,
             Err(err) => {
-                tracing::warn!(path = %path.display(), %err, "cannot read what an earlier build kept");
+                self.tell(&path, &err);
                 return None;
             }
         };
@@ -77,28 +82,34 @@ impl Folder {
         decoded
     }
 
-    /// Reads a file that may be one of the folder's: a pipe would never end, nor would what is larger than all of them may be.
+    /// Reads what may be a file of the folder's: a pipe would never end, nor would what is larger than all of them may be.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let metadata = fs::metadata(path)?;
+        let metadata = fs::symlink_metadata(path)?;
         if !metadata.is_file() || metadata.len() > self.size_max {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "it is no file that a build would keep; please remove it",
+                "no build made it",
             ));
         }
         fs::read(path)
     }
 
-    /// Writes a file, which gets its name when it is complete.
-    pub(super) fn write(
+    /// Keeps what `write` writes, if that can be: a file gets its name when it is complete.
+    pub(super) fn keep(&self, name: &str, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
+        let path = self.path_of(name);
+        if let Err(err) = self.write(name, &path, write) {
+            self.tell(&path, &err);
+        }
+    }
+
+    fn write(
         &self,
         name: &str,
+        path: &Path,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
         fs::create_dir_all(&self.path)?;
-        let file = tempfile::Builder::new()
-            .prefix(UNFINISHED)
-            .tempfile_in(&self.path)?;
+        let file = create_locked(&self.path, OsStr::new(UNFINISHED))?;
         let mut out = file.as_file();
         out.seek(SeekFrom::Start(HEAD as u64))?;
         let mut contents = Hashed::with_prefix(Some(out), name.as_bytes());
@@ -106,23 +117,32 @@ impl Folder {
         let digest = contents.finish();
         out.seek(SeekFrom::Start(0))?;
         out.write_all(&[MAGIC, &digest.0].concat())?;
-        file.persist(self.path.join(name))
-            .map_err(|err| err.error)?;
+        file.persist(path).map_err(|err| err.error)?;
         Ok(())
     }
 
-    /// Makes room, and removes what builds left that were killed long ago.
-    pub(super) fn shrink(&self) -> io::Result<()> {
+    /// Makes room, and removes what killed builds left.
+    pub(super) fn shrink(&self) {
+        match self.remove_surplus() {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => self.tell(&self.path, &err),
+            _ => {}
+        }
+    }
+
+    /// Removes what can be removed; returns the first error.
+    fn remove_surplus(&self) -> io::Result<()> {
+        let mut outcome = File::open(&self.path)
+            .and_then(|folder| sweep(&self.path, OsStr::new(UNFINISHED), &folder));
         let mut entries = self.entries()?;
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.used));
         let mut size = 0;
         for entry in entries {
             size += entry.size;
             if size > self.size_max {
-                remove(&entry.path)?;
+                outcome = outcome.and(remove(&entry.path));
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Returns the files that builds kept.
@@ -134,24 +154,29 @@ impl Folder {
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
-            if !metadata.is_file() {
-                continue;
-            }
-            let used = metadata.modified()?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with(UNFINISHED) && used.elapsed().is_ok_and(|age| age > UNFINISHED_MAX)
-            {
-                remove(&entry.path())?;
-            } else if is_digest(&name) {
+            if metadata.is_file() && is_kept(&entry.file_name()) {
                 entries.push(Entry {
                     path: entry.path(),
                     size: metadata.len(),
-                    used,
+                    used: metadata.modified()?,
                 });
             }
         }
         Ok(entries)
+    }
+
+    fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{name}{SUFFIX}"))
+    }
+
+    /// Says why nothing is kept here, once.
+    fn tell(&self, path: &Path, err: &io::Error) {
+        let path = path.display();
+        if self.told.swap(true, Ordering::Relaxed) {
+            tracing::debug!(%path, %err, "what a build made is not kept");
+        } else {
+            tracing::warn!(%path, %err, "what a build made is not kept, so that the next one makes it again");
+        }
     }
 }
 
@@ -164,8 +189,11 @@ fn contents(name: &str, mut bytes: Vec<u8>) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn is_digest(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+/// The names are digests.
+fn is_kept(name: &OsStr) -> bool {
+    let digest = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+    let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    digest.is_some_and(|digest| digest.len() == 64 && digest.bytes().all(is_digit))
 }
 
 /// Another build may have been quicker.

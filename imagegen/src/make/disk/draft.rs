@@ -216,8 +216,8 @@ fn prefix(name: &OsStr) -> OsString {
     prefix
 }
 
-/// `tempfile` makes it with mode 0600. Another build may sweep it away before it is locked: then the next one is made.
-fn create_locked(directory: &Path, prefix: &OsStr) -> io::Result<NamedTempFile> {
+/// Makes a temporary file for the user alone, with mode 0600. Another build may sweep it away before it is locked: then the next one is made.
+pub(crate) fn create_locked(directory: &Path, prefix: &OsStr) -> io::Result<NamedTempFile> {
     loop {
         let file = tempfile::Builder::new()
             .prefix(prefix)
@@ -232,8 +232,8 @@ fn create_locked(directory: &Path, prefix: &OsStr) -> io::Result<NamedTempFile> 
     }
 }
 
-/// Removes temporary files of this user's for the same image that nobody has locked.
-fn sweep(directory: &Path, prefix: &OsStr, own: &File) -> io::Result<()> {
+/// Removes temporary files with this prefix, of the same user as a file, that nobody has locked.
+pub(crate) fn sweep(directory: &Path, prefix: &OsStr, own: &File) -> io::Result<()> {
     let user = own.metadata()?.uid();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;

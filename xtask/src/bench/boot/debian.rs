@@ -2,6 +2,7 @@
 //! written to, and the services as they come. What the bridge needs of settings and the agent are the image's.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -102,8 +103,8 @@ impl Parts<'_> {
         })
     }
 
-    /// Returns the archive of a system with the image's packages, in the versions that the mirror has, and what mmdebstrap adds. It takes minutes
-    /// to make, and stays in the build folder until there is one for another lock.
+    /// Returns the archive of a system with the image's packages, in the versions that the mirror has, and what mmdebstrap adds. It takes
+    /// minutes to make, and stays in the build folder until there is one of other packages.
     fn archive(&self, bars: &Bars) -> Result<PathBuf> {
         let Outcome { prepared, .. } = self.outcome;
         let packages = packages(&prepared.plan);
@@ -130,7 +131,7 @@ impl Parts<'_> {
             .step("setting up a Debian system; its packages' scripts take a quarter of an hour");
         fs::create_dir_all(&folder)
             .with_context(|| format!("while creating {}", folder.display()))?;
-        let unfinished = folder.join("unfinished.tar");
+        let unfinished = folder.join(format!("unfinished-{}.tar", std::process::id()));
         let _unfinished = interrupt::Unfinished::scratch(&unfinished);
         let mut command = Command::new("mmdebstrap");
         command
@@ -156,9 +157,10 @@ impl Parts<'_> {
             .context(
                 "while setting up a Debian system; if the mirror no longer has the image's kernel, `cargo xtask lock` first",
             )?;
-        remove_archives(&folder)?;
         fs::rename(&unfinished, &archive)
             .with_context(|| format!("while writing {}", archive.display()))?;
+        remove_others(&folder, &archive)
+            .with_context(|| format!("while making room in {}", folder.display()))?;
         Ok(archive)
     }
 
@@ -241,13 +243,13 @@ impl Debian<'_> {
     }
 }
 
-/// Removes the archives of systems for other locks, each of which takes half a gigabyte.
-fn remove_archives(folder: &Path) -> Result<()> {
+/// Removes the archives of other systems, each of which takes half a gigabyte.
+fn remove_others(folder: &Path, archive: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(ARCHIVE) {
-            fs::remove_file(entry.path())
-                .with_context(|| format!("while removing {}", entry.path().display()))?;
+        let is_archive = entry.file_name().to_string_lossy().starts_with(ARCHIVE);
+        if is_archive && entry.file_type()?.is_file() && entry.path() != archive {
+            fs::remove_file(entry.path())?;
         }
     }
     Ok(())
@@ -318,6 +320,25 @@ mod tests {
 
     use super::*;
     use crate::boards;
+
+    #[test]
+    fn one_archive_stays_and_what_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["debian-0123.tar", "debian-4567.tar", "boot.json"] {
+            fs::write(path(name), name).unwrap();
+        }
+        fs::create_dir(path("debian-folder")).unwrap();
+        remove_others(folder.path(), &path("debian-4567.tar")).unwrap();
+        for (name, stays) in [
+            ("debian-0123.tar", false),
+            ("debian-4567.tar", true),
+            ("boot.json", true),
+            ("debian-folder", true),
+        ] {
+            assert_eq!(path(name).exists(), stays, "{name}");
+        }
+    }
 
     #[test]
     fn an_image_has_what_a_debian_system_needs_of_it() {
