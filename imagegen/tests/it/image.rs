@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -381,6 +381,13 @@ impl Kept for Counted<'_> {
     }
 }
 
+fn files_of(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
 #[test]
 fn a_system_of_kept_results_is_the_same() {
     let dir = tempfile::tempdir().unwrap();
@@ -420,11 +427,7 @@ fn a_system_of_kept_results_is_the_same() {
     assert_eq!(make(&inputs), (fresh.clone(), [0, all]));
 
     // So is what somebody gave another's name, a pipe, and what is larger than all results may be.
-    let mut paths: Vec<_> = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    paths.sort();
+    let paths = files_of(&folder);
     let first = std::fs::read(&paths[0]).unwrap();
     std::fs::copy(&paths[1], &paths[0]).unwrap();
     std::fs::write(&paths[1], first).unwrap();
@@ -443,13 +446,14 @@ fn a_system_of_kept_results_is_the_same() {
 
     // What there is no room for goes, and nothing that somebody else left there.
     let digest = "0".repeat(64);
-    let mut theirs = vec![
-        digest.clone(),
-        format!("x{digest}.kept"),
-        format!("{digest}0.kept"),
-    ];
-    theirs.push("thesis.tex".to_owned());
-    let mut theirs: Vec<_> = theirs.iter().map(|name| folder.join(name)).collect();
+    let mut theirs = [
+        &digest,
+        &format!("x{digest}.kept"),
+        &format!("{digest}0.kept"),
+        "thesis.tex",
+    ]
+    .map(|name: &str| folder.join(name))
+    .to_vec();
     for path in &theirs {
         std::fs::write(path, "whose folder is this?").unwrap();
     }
@@ -461,12 +465,7 @@ fn a_system_of_kept_results_is_the_same() {
     drop(KeptCache::new(&folder, 0));
     theirs.push(unfinished);
     theirs.sort();
-    let mut left: Vec<_> = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    left.sort();
-    assert_eq!(left, theirs);
+    assert_eq!(files_of(&folder), theirs);
     // A cache that cannot be written is as good as none.
     let file = dir.path().join("file");
     std::fs::write(&file, "in the way").unwrap();

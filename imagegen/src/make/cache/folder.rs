@@ -203,3 +203,33 @@ fn remove(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_that_is_damaged_or_missing_shows() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path(), 1 << 20);
+        let keep = || folder.keep("name", |out| out.write_all(b"contents"));
+        let load = |name: &str| folder.load(name, Some);
+        keep();
+        assert_eq!(load("name").as_deref(), Some(&b"contents"[..]));
+        let path = folder.path_of("name");
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(whole.len(), HEAD + 8);
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            for (what, bytes) in [("cut", &whole[..at]), ("damaged", &damaged)] {
+                fs::write(&path, bytes).unwrap();
+                assert_eq!(load("name"), None, "{what} at byte {at}");
+                assert!(!path.exists(), "{what} at byte {at}");
+            }
+        }
+        keep();
+        fs::rename(&path, folder.path_of("other")).unwrap();
+        assert_eq!(load("other"), None);
+    }
+}
