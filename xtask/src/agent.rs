@@ -16,7 +16,7 @@ use xshell::{Shell, cmd};
 use crate::agent_key::{AgentKey, Build};
 use crate::source::{Security, Source, Std};
 use crate::usage::Failure;
-use crate::{boards, interrupt, lock, progress::Bars, workspace::Workspace};
+use crate::{boards, interrupt, lock, output, progress::Bars, workspace::Workspace};
 
 /// Which board to build for.
 #[derive(clap::Args)]
@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
     let board = boards::load(&workspace, &args.board.name)?;
     let binary = build(&workspace, &board, &args.source, &Bars::new())?;
-    println!("{}", binary.display());
+    output::print_line(binary.display())?;
     Ok(())
 }
 
@@ -81,7 +81,7 @@ pub fn build_for_this_machine(workspace: &Workspace) -> Result<PathBuf> {
     if add_rustup_target(&shell, &sysroot, &target, false).is_ok() {
         return compile(&shell, workspace, &sysroot, &target, rustup_flags(), None);
     }
-    eprintln!("rustup has no {target}: the agent is linked dynamically, unlike on a board");
+    say!("rustup has no {target}: the agent is linked dynamically, unlike on a board");
     cmd!(
         shell,
         "cargo build --quiet --locked --release --package footbridge-agent --bin footbridge"

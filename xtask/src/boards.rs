@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use imagegen::board::{Board, load_boards};
 
+use crate::output;
 use crate::usage::UsageError;
 use crate::workspace::Workspace;
 
@@ -32,7 +33,7 @@ const DEFAULT: &str = "pi3";
 /// Lists the boards.
 pub fn run(_args: &Args) -> Result<()> {
     for board in all(&Workspace::locate()?)? {
-        println!("{}", describe(&board));
+        output::print_line(describe(&board))?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use imagegen::catalogue::{Audience, BaseUrl, CatalogueError, Published, os_list};
 
 use crate::boards;
+use crate::output;
 use crate::progress::Bars;
 use crate::usage::{Failure, UsageError};
 use crate::workspace::Workspace;
@@ -59,7 +60,7 @@ pub fn run(args: &Args) -> Result<()> {
     // The list names the icon, so it comes last.
     write(&folder_of(&output).join(ICON_FILE), ICON)?;
     write(&output, list.as_bytes())?;
-    println!("{}", output.display());
+    output::print_line(output.display())?;
     Ok(())
 }
 

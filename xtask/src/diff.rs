@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use imagegen::inspect::diff::{Change, Difference, diff};
 use imagegen::inspect::packed::open_image_file;
 
+use crate::output;
 use crate::usage::Failure;
 use crate::verify;
 
@@ -30,13 +31,13 @@ pub fn run(args: &Args) -> Result<()> {
         )
     })?;
     if !difference.is_empty() {
-        print!("{}", as_text(&difference));
+        output::print(as_text(&difference))?;
     } else if same_bytes(&args.before, &args.after)? {
         return Ok(());
     } else {
-        println!(
-            "files, partitions and packages agree; times of files, or how they are stored, do not"
-        );
+        output::print_line(
+            "files, partitions and packages agree; times of files, or how they are stored, do not",
+        )?;
     }
     Err(Failure::new(
         "the images differ",

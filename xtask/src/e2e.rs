@@ -93,11 +93,11 @@ fn follow(guest: &Guest, console: bool) -> Result<()> {
             Heard::Nothing => bail!("the guest has not ended after {} s", LIMIT.as_secs()),
         };
         if console {
-            eprintln!("{line}");
+            say!("{line}");
         }
         if let Some(check) = parse_check(&line) {
             let verdict = if check.passed { "ok" } else { "FAILED" };
-            eprintln!(
+            say!(
                 "{verdict:<7}{:<30}{:>8.2} s  {}",
                 check.name,
                 check.took.as_secs_f64(),
@@ -111,7 +111,7 @@ fn follow(guest: &Guest, console: bool) -> Result<()> {
         } else if line.starts_with("E2E end") {
             ended = true;
         } else if let Some(talk) = line.strip_prefix("E2E ") {
-            eprintln!("       {talk}");
+            say!("       {talk}");
         }
         tail.push(line);
     }

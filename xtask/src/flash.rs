@@ -14,6 +14,7 @@ use imagegen::card::write::{Job, Written, flash};
 use imagegen::shell;
 
 use crate::interrupt::Unfinished;
+use crate::output;
 use crate::progress::Bars;
 use crate::usage::{Failure, UsageError, without_controls};
 use crate::workspace::Workspace;
@@ -75,7 +76,7 @@ pub fn write_card(
     let image = examine(image, bars).map_err(faulty)?;
     let destination = choose(&inventory, args, &image.path, image.map.image_size, command)?;
     let card = open(&destination, args, command)?;
-    eprintln!("{}", without_controls(&account(&destination, &image)));
+    say!("{}", without_controls(&account(&destination, &image)));
     confirm(&destination, args)?;
     begun(&card)?;
 
@@ -118,7 +119,7 @@ fn choose(
     };
     match args.device.as_deref() {
         Some(device) => Ok(Destination::choose(device, inventory, &wish).map_err(refused)?),
-        None => Err(unnamed(inventory, &wish, command).into()),
+        None => Err(unnamed(inventory, &wish, command)?.into()),
     }
 }
 
@@ -128,16 +129,16 @@ pub fn inventory() -> Result<Inventory> {
 }
 
 /// Lists the disks, and says what to type next.
-fn unnamed(inventory: &Inventory, wish: &Wish<'_>, command: &str) -> UsageError {
+fn unnamed(inventory: &Inventory, wish: &Wish<'_>, command: &str) -> Result<UsageError> {
     let disks = list(inventory, wish);
-    print!("{disks}");
+    output::print(&disks)?;
     let hint = if disks.is_empty() {
         "no card and no stick is in this machine: put one in, and run the same command again"
             .to_owned()
     } else {
         format!("name one of these: cargo xtask {command} /dev/NAME")
     };
-    UsageError::new("no disk is named", hint)
+    Ok(UsageError::new("no disk is named", hint))
 }
 
 /// Says why a disk is not written to.
@@ -287,7 +288,7 @@ fn confirm(destination: &Destination, args: &CardArgs) -> Result<()> {
         )
         .into());
     }
-    eprint!("Type {} to go on: ", without_controls(&name));
+    say_on!("Type {} to go on: ", without_controls(&name));
     io::stderr().flush()?;
     let mut typed = String::new();
     io::stdin()
@@ -316,15 +317,15 @@ fn finish(card: &Card, args: &CardArgs, written: &Written, took: Duration) {
         0 => String::new(),
         bytes => format!(" after {} of an earlier run", Bytes(bytes)),
     };
-    eprintln!(
+    say!(
         "{}: {} written{earlier}, all of it read back ({:.1} s)",
         card.path().display(),
         Bytes(written.bytes),
         took.as_secs_f64()
     );
     if ejected {
-        eprintln!("It is ejected: take it out.");
+        say!("It is ejected: take it out.");
     } else if card.transport().is_some_and(|by| by != Transport::Loop) {
-        eprintln!("It is whole: take it out before anything mounts it.");
+        say!("It is whole: take it out before anything mounts it.");
     }
 }

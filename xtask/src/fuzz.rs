@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> Result<()> {
     let targets = chosen(&folder, args.target.as_deref())?;
     let programs = build(&workspace, &folder)?;
     for target in targets {
-        eprintln!("\n== {target}");
+        say!("\n== {target}");
         fuzz(&workspace, &folder, &programs.join(&target), args.seconds)
             .with_context(|| format!("while fuzzing {target}"))?;
     }

@@ -26,7 +26,7 @@ use crate::site_args::SiteArgs;
 use crate::source::Source;
 use crate::usage::{Failure, UsageError};
 use crate::workspace::Workspace;
-use crate::{boards, interrupt, lock, origin};
+use crate::{boards, interrupt, lock, origin, output};
 
 /// The image to build.
 #[derive(clap::Args)]
@@ -94,18 +94,18 @@ pub fn run(args: &Args) -> Result<()> {
         agent: args.agent.as_deref(),
     };
     let outcome = build(&workspace, &job, &bars)?;
-    eprintln!("{}", summary(&outcome, begin.elapsed().as_secs_f64()));
+    say!("{}", summary(&outcome, begin.elapsed().as_secs_f64()));
     if let Some(line) = non_free(&outcome.image.non_free, &output) {
-        eprintln!("{line}");
+        say!("{line}");
     }
-    println!("{}", output.display());
+    output::print_line(output.display())?;
     Ok(())
 }
 
 fn warn_of_wpa3(board: &Board, site: &SiteOptions) {
     let is_wpa3 = |network: &Network| matches!(network.security, Security::Wpa3(_));
     if site.networks.iter().any(is_wpa3) && !board.radio.wpa3 {
-        eprintln!(
+        say!(
             "warning: radios of the board `{}` are known to fail at WPA3; with --security mixed it joins by WPA2 where the network has that",
             board.id
         );
@@ -175,7 +175,7 @@ pub fn build(workspace: &Workspace, job: &Job, bars: &Bars) -> Result<Outcome> {
         .collect();
     let prepared = prepare(workspace, job.board, job.site)?;
     if !prepared.lock.has_security() {
-        eprintln!(
+        say!(
             "warning: the packages of {} were chosen without security updates; `cargo xtask lock` takes them in where the mirror has them",
             job.board.arch
         );

@@ -97,7 +97,7 @@ fn end(unfinished: &[Entry]) -> ! {
             } => {
                 // If it is not there it has its final name already.
                 if fs::remove_file(partial).is_ok() {
-                    eprintln!("\ninterrupted; {} was not written", destination.display());
+                    say!("\ninterrupted; {} was not written", destination.display());
                     said = true;
                 }
             }
@@ -106,13 +106,13 @@ fn end(unfinished: &[Entry]) -> ! {
                 drop(fs::remove_dir_all(path).or_else(|_| fs::remove_file(path)));
             }
             Entry::Resumable(what) => {
-                eprintln!("\ninterrupted; {what}");
+                say!("\ninterrupted; {what}");
                 said = true;
             }
         }
     }
     if !said {
-        eprintln!("\ninterrupted");
+        say!("\ninterrupted");
     }
     // `test` may have gone on to its next check.
     descendants::end();

@@ -18,7 +18,7 @@ use crate::progress::Bars;
 use crate::source::{Offer, Security, Source};
 use crate::usage::{self, Failure, UsageError};
 use crate::workspace::Workspace;
-use crate::{boards, fixes, image};
+use crate::{boards, fixes, image, output};
 
 /// What to lock.
 #[derive(clap::Args)]
@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
             Ok(Outcome::Current) => {}
             Ok(Outcome::Changed) => outdated.push(*name),
             Err(error) => {
-                eprintln!("{name}: {}", usage::report_text(&error));
+                say!("{name}: {}", usage::report_text(&error));
                 unlocked.push(*name);
             }
         }
@@ -134,15 +134,15 @@ fn lock_family(
     // Packages that are the same may have been chosen with security updates in view or not.
     let same_view = |old: &Lock| old.has_security() == new.has_security();
     if old.as_ref().is_some_and(same_view) && changes.is_empty() {
-        println!("{architecture}: nothing changed");
+        output::print_line(format_args!("{architecture}: nothing changed"))?;
         return Ok(Outcome::Current);
     }
-    println!("{architecture}: {}", summary(&changes));
+    output::print_line(format_args!("{architecture}: {}", summary(&changes)))?;
     for change in &changes {
-        println!("{change}");
+        output::print_line(change)?;
     }
     for line in old.map_or_else(Vec::new, |old| fixes::tell(&fetcher, &old, &new)) {
-        println!("{line}");
+        output::print_line(line)?;
     }
     if !args.check {
         write(workspace, &new)?;

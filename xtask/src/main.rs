@@ -1,5 +1,8 @@
 //! `cargo xtask`: the one command of the workspace. Dispatch only; each command lives in a file of its name.
 
+#[macro_use]
+mod output;
+
 mod agent;
 mod agent_key;
 mod bench;

@@ -42,7 +42,7 @@ pub fn provide(workspace: &Workspace) -> Result<Option<PathBuf>> {
             Err(error.context("while fetching validators for CycloneDX and SPDX"))
         }
         Err(error) => {
-            eprintln!("no validators for CycloneDX and SPDX: {error:#}");
+            say!("no validators for CycloneDX and SPDX: {error:#}");
             Ok(None)
         }
     }
@@ -63,7 +63,7 @@ fn environment(workspace: &Workspace) -> Result<PathBuf> {
     }
     fs::create_dir_all(&folder).with_context(|| format!("while creating {}", folder.display()))?;
     let _unfinished = interrupt::Unfinished::scratch(&folder);
-    eprintln!(
+    say!(
         "Fetching Python packages for the tests: {}",
         VALIDATORS.join(" ")
     );
@@ -89,7 +89,7 @@ fn environment(workspace: &Workspace) -> Result<PathBuf> {
 pub fn run_default() -> Result<()> {
     let workspace = Workspace::locate()?;
     let Some(python) = provide(&workspace)? else {
-        eprintln!("SKIPPED: the bills of an image: there are no validators");
+        say!("SKIPPED: the bills of an image: there are no validators");
         return Ok(());
     };
     let board = boards::load(&workspace, &boards::Choice::default().name)?;
@@ -124,6 +124,6 @@ fn judge(workspace: &Workspace, python: &Path, image: &Path) -> Result<()> {
     if said.is_empty() {
         bail!("the validators looked at nothing");
     }
-    eprintln!("{said}");
+    say!("{said}");
     Ok(())
 }

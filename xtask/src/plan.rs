@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::site_args::SiteArgs;
 use crate::workspace::Workspace;
-use crate::{boards, image};
+use crate::{boards, image, output};
 
 /// The image to plan.
 #[derive(clap::Args)]
@@ -22,6 +22,6 @@ pub fn run(args: &Args) -> Result<()> {
     let board = boards::load(&workspace, &args.board)?;
     let site = args.site.parse()?;
     let prepared = image::prepare(&workspace, &board, &site)?;
-    print!("{}", prepared.plan);
+    output::print(prepared.plan)?;
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::qemu::{self, Boot};
 use crate::rig::{self, Errand};
 use crate::source::Source;
 use crate::workspace::Workspace;
-use crate::{boards, interrupt};
+use crate::{boards, interrupt, output};
 
 /// A guest that takes longer to bridge hangs: a loaded machine needs about one minute.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -70,16 +70,16 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn cut_all(args: &Args, command: &mut Command) -> Result<()> {
     let usual = live(command, Cut::Bridging(Duration::ZERO)).context("at the first boot")?;
-    eprintln!("bridging {:.1} s after the power came", usual.as_secs_f64());
+    say!("bridging {:.1} s after the power came", usual.as_secs_f64());
     let mut times = Vec::new();
     for (number, cut) in (1..=args.boots).zip(cuts(args.seed, usual)) {
         let took = live(command, cut).with_context(|| format!("at boot {number}, {cut:?}"))?;
         match cut {
             Cut::Starting(after) => {
-                eprintln!("boot {number}: cut after {:.2} s", after.as_secs_f64());
+                say!("boot {number}: cut after {:.2} s", after.as_secs_f64());
             }
             Cut::Bridging(after) => {
-                eprintln!(
+                say!(
                     "boot {number}: bridging after {:.2} s, cut {:.2} s later",
                     took.as_secs_f64(),
                     after.as_secs_f64()
@@ -90,13 +90,13 @@ fn cut_all(args: &Args, command: &mut Command) -> Result<()> {
     }
     times.sort();
     if let (Some(median), Some(worst)) = (times.get(times.len() / 2), times.last()) {
-        println!(
+        output::print_line(format_args!(
             "{} cuts; {} boots after one reached bridging, in {:.1} s (median), {:.1} s (worst)",
             args.boots,
             times.len(),
             median.as_secs_f64(),
             worst.as_secs_f64()
-        );
+        ))?;
     }
     Ok(())
 }
@@ -162,8 +162,8 @@ fn tail(words: &[String]) -> String {
 fn keep(card: &Path, target: &Path) {
     let kept = target.join("power-cut-card.img");
     match fs::copy(card, &kept) {
-        Ok(_) => eprintln!("the card as it was found is {}", kept.display()),
-        Err(error) => eprintln!("the card could not be kept: {error}"),
+        Ok(_) => say!("the card as it was found is {}", kept.display()),
+        Err(error) => say!("the card could not be kept: {error}"),
     }
 }
 

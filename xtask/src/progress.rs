@@ -45,7 +45,7 @@ pub fn show_warnings() {
 impl Write for Warning {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = without_controls(&String::from_utf8_lossy(bytes));
-        let say = || eprintln!("warning: {}", text.trim());
+        let say = || say!("warning: {}", text.trim());
         let drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match drawn {
             Some(bars) => bars.suspend(say),
@@ -84,7 +84,7 @@ impl Bars {
     /// Bars are drawn on terminals only; elsewhere a line says what begins.
     fn say(&self, what: &str) {
         if !self.terminal {
-            eprintln!("{what}");
+            say!("{what}");
         }
     }
 
@@ -129,7 +129,7 @@ impl Progress for Bars {
     }
 
     fn noted(&self, what: &str) {
-        self.all.suspend(|| eprintln!("{what}"));
+        self.all.suspend(|| say!("{what}"));
     }
 }
 

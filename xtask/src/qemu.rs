@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
         wired_port: true,
     };
     let mut command = boot.prepare(scratch.path())?;
-    eprintln!("The console is this terminal; Ctrl-A X ends the emulator.");
+    say!("The console is this terminal; Ctrl-A X ends the emulator.");
     let status = command
         .args(["-serial", "mon:stdio"])
         .status()

@@ -26,7 +26,7 @@ use crate::progress::Bars;
 use crate::source::Source;
 use crate::usage::Failure;
 use crate::workspace::Workspace;
-use crate::{agent, boards, image, interrupt, lock, tools};
+use crate::{agent, boards, image, interrupt, lock, output, tools};
 
 /// Owns nothing on any system: `nobody`.
 const OTHER_USER: u32 = 65_534;
@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
     for board in choose(&workspace, &args.boards)? {
         let digest = reproduce(&workspace, &board, args)?;
-        println!("{digest}  {}", board.id);
+        output::print_line(format_args!("{digest}  {}", board.id))?;
     }
     Ok(())
 }
@@ -98,7 +98,7 @@ fn choose(workspace: &Workspace, names: &[String]) -> Result<Vec<Board>> {
     boards.retain(|board| {
         let locked = lock::load(workspace, board).is_ok();
         if !locked {
-            eprintln!("SKIPPED: {}: there is no lock for {}", board.id, board.arch);
+            say!("SKIPPED: {}: there is no lock for {}", board.id, board.arch);
         }
         locked
     });
@@ -202,7 +202,7 @@ fn without_other_user(reason: &str) -> Result<Option<u32>> {
     if tools::require_all() {
         bail!("{reason}");
     }
-    eprintln!("SKIPPED: another user: {reason}");
+    say!("SKIPPED: another user: {reason}");
     Ok(None)
 }
 

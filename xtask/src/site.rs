@@ -17,7 +17,7 @@ use crate::progress::Bars;
 use crate::site_args::SiteArgs;
 use crate::usage::{Failure, UsageError, without_controls};
 use crate::workspace::Workspace;
-use crate::{flash, image};
+use crate::{flash, image, output};
 
 /// What to change, and where.
 #[derive(clap::Args)]
@@ -47,8 +47,8 @@ pub fn run(args: &Args) -> Result<()> {
     if !change.is_empty() {
         let changed = edit(args, &change)?;
         match changed.is_empty() {
-            true => eprintln!("{}: it is so already", args.image.display()),
-            false => eprintln!(
+            true => say!("{}: it is so already", args.image.display()),
+            false => say!(
                 "{}: changed {}",
                 args.image.display(),
                 without_controls(&changed.join(", "))
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if args.show {
         let settings = load_settings(&args.image).map_err(|error| failed(&args.image, error))?;
-        print!("{}", without_controls(&show_settings(&settings)));
+        output::print(without_controls(&show_settings(&settings)))?;
     }
     Ok(())
 }

@@ -227,7 +227,7 @@ fn passphrase(psk: Psk) -> Result<Passphrase> {
 }
 
 fn psk_on_command_line(text: &OsStr) -> Result<Psk> {
-    eprintln!(
+    say!(
         "warning: a passphrase on the command line can be seen by other users of this machine and stays in the shell's \
          history; better: --psk-file FILE, or --psk - to read it from standard input"
     );

@@ -50,7 +50,7 @@ impl Drop for StartPolicy {
         match fs::remove_file(&self.path) {
             // An interruption was faster.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => eprintln!("{} stays: {error}", self.path.display()),
+            Err(error) => say!("{} stays: {error}", self.path.display()),
             Ok(()) => {}
         }
     }

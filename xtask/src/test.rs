@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> Result<()> {
         check("bills", papers::run_default),
     ];
     if args.no_e2e {
-        eprintln!("SKIPPED: e2e, site-boots: left out by --no-e2e");
+        say!("SKIPPED: e2e, site-boots: left out by --no-e2e");
     } else {
         outcomes.push(check("e2e", e2e::run_default));
         outcomes.push(check("site-boots", site_boots::run_default));
@@ -91,7 +91,7 @@ fn real_kernel(workspace: &Workspace) -> Result<Option<PathBuf>> {
         Ok(path) => Ok(Some(path)),
         Err(error) if tools::require_all() => Err(error.context("while fetching a kernel")),
         Err(error) => {
-            eprintln!("no real kernel for the tests: {error:#}");
+            say!("no real kernel for the tests: {error:#}");
             Ok(None)
         }
     }
@@ -115,7 +115,7 @@ fn fetch_kernel(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 fn check(name: &'static str, body: impl FnOnce() -> Result<()>) -> Outcome {
-    eprintln!("\n== {name}");
+    say!("\n== {name}");
     let begin = Instant::now();
     let error = body().err();
     Outcome {
@@ -165,14 +165,14 @@ fn is_allowed(expression: &str, allowed: &[String]) -> bool {
 }
 
 fn summarise(outcomes: &[Outcome]) -> Result<()> {
-    eprintln!();
+    say!("");
     for outcome in outcomes {
         let verdict = if outcome.error.is_some() {
             "FAILED"
         } else {
             "ok"
         };
-        eprintln!(
+        say!(
             "{:<14} {:>6.1} s  {verdict}",
             outcome.name,
             outcome.took.as_secs_f64()
@@ -187,7 +187,7 @@ fn summarise(outcomes: &[Outcome]) -> Result<()> {
                 .map(|error| format!("{}: {error:#}", outcome.name))
         })
         .collect();
-    eprintln!(
+    say!(
         "\n{} passed, {} failed",
         outcomes.len() - failed.len(),
         failed.len()

@@ -242,7 +242,7 @@ pub fn is_there(check: &str, program: &str) -> Result<bool> {
         bail!("{program} is not installed");
     }
     if !found {
-        eprintln!("SKIPPED: {check}: {program} is not installed");
+        say!("SKIPPED: {check}: {program} is not installed");
     }
     Ok(found)
 }
@@ -256,7 +256,7 @@ pub fn provide(shell: &Shell) -> Result<()> {
     if require_all() {
         bail!("{advice}");
     }
-    eprintln!("{advice}\nThe checks that need them will say SKIPPED.");
+    say!("{advice}\nThe checks that need them will say SKIPPED.");
     Ok(())
 }
 
@@ -293,7 +293,7 @@ fn install(shell: &Shell, wanted: &[&Tool], purpose: &str) -> Result<Option<Stri
     }
     let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
     if is_root()? && Path::new("/usr/bin/apt-get").exists() {
-        eprintln!(
+        say!(
             "Installing Debian packages for {purpose}: {}",
             packages.join(" ")
         );
@@ -306,7 +306,7 @@ fn install(shell: &Shell, wanted: &[&Tool], purpose: &str) -> Result<Option<Stri
         let policy = StartPolicy::put(Path::new(START_POLICY))
             .with_context(|| format!("while writing {START_POLICY}"))?;
         if policy.is_some() {
-            eprintln!("Until then {START_POLICY} keeps them from starting anything.");
+            say!("Until then {START_POLICY} keeps them from starting anything.");
         }
         cmd!(
             shell,

@@ -9,6 +9,8 @@ use imagegen::make::disk::DiskError;
 use imagegen::make::fetch::FetchError;
 use imagegen::make::image::ImageError;
 
+use crate::output::ReaderGone;
+
 /// What the user typed cannot be used; says what to type next.
 #[derive(Debug)]
 pub struct UsageError {
@@ -61,7 +63,10 @@ impl std::error::Error for Failure {}
 
 /// Prints the chain of causes once and returns the exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("{}", report_text(error));
+    if error.is::<ReaderGone>() {
+        return ExitCode::SUCCESS;
+    }
+    say!("{}", report_text(error));
     ExitCode::from(if error.downcast_ref::<UsageError>().is_some() {
         2
     } else {

@@ -10,6 +10,7 @@ use imagegen::inspect::verify::{Finding, check_ids, is_for, verify};
 use serde_json::json;
 
 use crate::boards;
+use crate::output;
 use crate::usage::{Failure, UsageError};
 use crate::workspace::Workspace;
 
@@ -40,7 +41,7 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         as_text(&board, &findings)
     };
-    print!("{text}");
+    output::print(text)?;
     match findings.len() {
         0 => Ok(()),
         count => Err(Failure::new(

@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
     .quiet()
     .run()
     .context("while measuring")?;
-    eprintln!("All samples are in {}", json.display());
+    say!("All samples are in {}", json.display());
     Ok(())
 }
 
@@ -92,7 +92,7 @@ fn recipe(shell: &Shell, folder: &Path) -> Result<PathBuf> {
 }
 
 fn unpack(shell: &Shell, folder: &Path) -> Result<()> {
-    eprintln!("Unpacking Debian packages: {}", RECIPE.join(" "));
+    say!("Unpacking Debian packages: {}", RECIPE.join(" "));
     shell.create_dir(folder)?;
     let _inside = shell.push_dir(folder);
     let packages = RECIPE;

@@ -15,6 +15,7 @@ use serde_json::json;
 use xshell::{Shell, cmd};
 
 use crate::interrupt::Unfinished;
+use crate::output;
 use crate::tools;
 use crate::usage::UsageError;
 use crate::workspace::Workspace;
@@ -95,13 +96,13 @@ pub fn run(args: &Args) -> Result<()> {
     }
     drop(disk);
     shell.remove_path(&file)?;
-    print!("{}", table(&mut cases)?);
+    output::print(table(&mut cases)?)?;
     let json = args
         .json
         .clone()
         .unwrap_or_else(|| folder.join("flash.json"));
     shell.write_file(&json, samples(&cases)?)?;
-    eprintln!("All samples are in {}", json.display());
+    say!("All samples are in {}", json.display());
     Ok(())
 }
 
@@ -189,7 +190,7 @@ impl<'a> Disk<'a> {
             .read();
         let node = attached.as_ref().ok().map(PathBuf::from);
         if node.is_none() {
-            eprintln!("There can be no loop device here: the figures are for a file.");
+            say!("There can be no loop device here: the figures are for a file.");
         }
         Ok(Disk {
             shell,
@@ -205,7 +206,7 @@ impl Drop for Disk<'_> {
         if self.attached
             && let Err(error) = cmd!(self.shell, "losetup --detach {node}").quiet().run()
         {
-            eprintln!("warning: {} stays: {error}", node.display());
+            say!("warning: {} stays: {error}", node.display());
         }
     }
 }

@@ -144,7 +144,7 @@ impl Results {
             Ok(())
         };
         write().with_context(|| format!("while writing {}", path.display()))?;
-        eprintln!("All samples are in {}", path.display());
+        say!("All samples are in {}", path.display());
         Ok(())
     }
 

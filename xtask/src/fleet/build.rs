@@ -28,7 +28,7 @@ use crate::progress::Bars;
 use crate::source::Source;
 use crate::usage::Failure;
 use crate::workspace::Workspace;
-use crate::{boards, image};
+use crate::{boards, image, output};
 
 /// What to build.
 #[derive(clap::Args)]
@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
     derive_keys(&mut fleet);
     let devices = write_bundles(&fleet, &targets, &overlays, &folder)?;
     drop(step);
-    eprintln!(
+    say!(
         "{} bundles ({:.1} s)",
         devices.len(),
         begin.elapsed().as_secs_f64()
@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> Result<()> {
         devices,
     };
     manifest.save(&folder)?;
-    println!("{}", folder.display());
+    output::print_line(folder.display())?;
     Ok(())
 }
 
@@ -196,7 +196,7 @@ fn build_images(
             sha256: image_digest(&path)?,
             time: outcome.prepared.lock.time()?,
         };
-        eprintln!("{}", path.display());
+        say!("{}", path.display());
         images.insert(name, image);
     }
     Ok(images)

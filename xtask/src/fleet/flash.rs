@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
             None => claim_next(&folder, &manifest, &events)?,
         };
         let Some(claim) = claim else {
-            eprintln!("{}", finished(&manifest, &events));
+            say!("{}", finished(&manifest, &events));
             return Ok(());
         };
         let target = &claim.device.image;
@@ -112,7 +112,7 @@ impl Station<'_> {
         let command = format!("fleet flash {}", shell::word(&self.args.place.fleet));
         // A wrong disk is said before an image is made for it.
         flash::check_destination(&self.args.card, base.path(), base.size(), &command)?;
-        eprintln!("{}", without_controls(&self.account(device, events)));
+        say!("{}", without_controls(&self.account(device, events)));
         let work = scratch(self.folder);
         fs::create_dir_all(&work).with_context(|| format!("while creating {}", work.display()))?;
         let image = Made::new(&work, device);
@@ -130,7 +130,7 @@ impl Station<'_> {
             },
         )?;
         self.note(device, State::Done, &card_identity)?;
-        eprintln!("{} is done", device.name);
+        say!("{} is done", device.name);
         Ok(())
     }
 
@@ -322,7 +322,7 @@ impl Drop for Made {
 
 /// Waits for the next card.
 fn another() -> Result<bool> {
-    eprint!("Put the next card in, and press Enter; q ends: ");
+    say_on!("Put the next card in, and press Enter; q ends: ");
     io::stderr().flush()?;
     let mut typed = String::new();
     let read = io::stdin()

@@ -13,6 +13,7 @@ use super::list::load;
 use super::manifest::{Device, Manifest, load_bundle};
 use super::{Place, base_file};
 use crate::interrupt::Unfinished;
+use crate::output;
 use crate::progress::Bars;
 use crate::usage::{Failure, UsageError};
 use crate::workspace::Workspace;
@@ -47,12 +48,12 @@ pub fn run(args: &Args) -> Result<()> {
             };
             let path = folder.join(format!("{}.img", device.name));
             make(base, &folder, device, &path)?;
-            println!("{}", path.display());
+            output::print_line(path.display())?;
             count += 1;
         }
     }
     drop(step);
-    eprintln!("{count} images ({:.1} s)", begin.elapsed().as_secs_f64());
+    say!("{count} images ({:.1} s)", begin.elapsed().as_secs_f64());
     Ok(())
 }
 

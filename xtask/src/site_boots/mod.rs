@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
     for card in &cards {
         let went_well = try_card(card, &desk, &board, &archive, &consoles);
         if let Err(error) = &went_well {
-            eprintln!("FAILED {:<16}{}", card.name, usage::report_text(error));
+            say!("FAILED {:<16}{}", card.name, usage::report_text(error));
         }
         if !went_well.unwrap_or(false) {
             failed.push(card.name);
@@ -112,7 +112,7 @@ fn try_card(
 ) -> Result<bool> {
     let begin = Instant::now();
     let made = (card.make)(desk).context("while making it")?;
-    eprintln!(
+    say!(
         "       {:<16}made in {:.2} s",
         card.name,
         begin.elapsed().as_secs_f64()
@@ -135,7 +135,7 @@ fn try_card(
     if let Some(taken_over) = &made.taken_over {
         let left = taken_over.look_at(&scratch.path().join(qemu::CARD))?;
         for line in &left {
-            eprintln!("FAILED {:<16}{line}", card.name);
+            say!("FAILED {:<16}{line}", card.name);
         }
         let notes = &[];
         let again = trial.boot(&format!("{}-again", card.name), &Told { notes, ..told })?;
@@ -159,16 +159,16 @@ impl Trial<'_> {
         let seen = live(&mut self.command, &console)?;
         let wrong = seen.judge(self.expected, told);
         let verdict = if wrong.is_empty() { "ok" } else { "FAILED" };
-        eprintln!(
+        say!(
             "{verdict:<7}{name:<16}booted and looked at in {:>5.1} s  {}",
             begin.elapsed().as_secs_f64(),
             seen.in_short(),
         );
         for line in seen.told().chain(&wrong) {
-            eprintln!("       {line}");
+            say!("       {line}");
         }
         if !wrong.is_empty() {
-            eprintln!("       the console is {}", console.display());
+            say!("       the console is {}", console.display());
         }
         Ok(wrong.is_empty())
     }

@@ -12,6 +12,34 @@ fn check(desk: &Desk, args: &[&str], expected: Expect) {
     expected.assert_eq(&desk.run(args));
 }
 
+/// Whoever reads may have had enough, and nobody fails for that.
+#[test]
+fn a_result_that_nobody_reads() {
+    let desk = Desk::new();
+    let mut boards = desk.command(&["boards"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = boards.stdout(writer).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success());
+}
+
+#[test]
+fn a_result_that_there_is_no_room_for() {
+    let desk = Desk::new();
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = desk.command(&["boards"]).stdout(full).output().unwrap();
+    expect![[r#"
+        error: the result cannot be written: No space left on device (os error 28)
+
+        hint: make room where standard output leads, or have it lead elsewhere
+        exit code 1"#]]
+    .assert_eq(&desk.told(&output));
+}
+
 #[test]
 fn no_command_shows_the_commands() {
     let told = Desk::new().run(&[]);

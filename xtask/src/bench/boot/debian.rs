@@ -85,7 +85,7 @@ impl Parts<'_> {
         folder: &Path,
         bars: &Bars,
     ) -> Result<Debian<'a>> {
-        eprintln!(
+        say!(
             "This machine runs programs for Arm by QEMU from now on: update-binfmts --enable {INTERPRETER}"
         );
         call(Command::new("update-binfmts").args(["--enable", INTERPRETER]))?;
@@ -116,7 +116,7 @@ impl Parts<'_> {
         let folder = self.workspace.target.join("bench");
         let archive = folder.join(format!("{ARCHIVE}{}.tar", &digest[..16]));
         if archive.exists() {
-            eprintln!("the Debian system is {}", archive.display());
+            say!("the Debian system is {}", archive.display());
             return Ok(archive);
         }
         let job = self.job;

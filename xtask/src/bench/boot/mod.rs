@@ -23,7 +23,7 @@ use crate::rig::{self, Errand};
 use crate::source::Source;
 use crate::usage::UsageError;
 use crate::workspace::Workspace;
-use crate::{boards, interrupt, tools};
+use crate::{boards, interrupt, output, tools};
 
 /// What to boot, and how often.
 #[derive(clap::Args)]
@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
         fs::create_dir(place).with_context(|| format!("while creating {}", place.display()))?;
     }
     for run in 1..=args.runs {
-        eprintln!("boot {run} of {}", args.runs);
+        say!("boot {run} of {}", args.runs);
         let boot = Boot::among_networks(&output, &board, &kit);
         let mut ours = rig::emulator(&boot, &places[0])?;
         let mut theirs = debian.command(&places[1])?;
@@ -113,7 +113,7 @@ pub fn run(args: &Args) -> Result<()> {
             results.add(&SERVICES, contender, times.services.as_secs_f64());
         }
     }
-    print!("{}", results.table(&MEASURES));
+    output::print(results.table(&MEASURES))?;
     results.keep(&MEASURES, &args.board, &json)
 }
 
@@ -198,7 +198,7 @@ fn tell_rest(guest: &Guest) {
     let deadline = Instant::now() + REST_LIMIT;
     while let Heard::Line(line) = guest.listen(deadline) {
         if let Some(said) = of_kit(&line) {
-            eprintln!("{said}");
+            say!("{said}");
         }
     }
 }

@@ -19,7 +19,7 @@ use self::contenders::Contenders;
 use super::results::{Contender, Goal, Measure, Results, Unit};
 use crate::source::Source;
 use crate::workspace::Workspace;
-use crate::{boards, interrupt, tools};
+use crate::{boards, interrupt, output, tools};
 
 /// How to measure.
 #[derive(clap::Args)]
@@ -154,7 +154,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     let contenders = Contenders::prepare(&workspace, &board, &args.source, scratch.path())?;
     let results = measure(args, &contenders)?;
-    print!("{}", results.table(&MEASURES));
+    output::print(results.table(&MEASURES))?;
     results.keep(&MEASURES, &args.board.name, &json)
 }
 
@@ -167,7 +167,7 @@ fn measure(args: &Args, contenders: &Contenders) -> Result<Results> {
     let mut results = Results::default();
     for case in cases {
         for run in 1..=runs {
-            eprintln!("{case:?} {run} of {runs}");
+            say!("{case:?} {run} of {runs}");
             match case {
                 Case::Build => build(contenders, &mut results)?,
                 Case::Rebuild => rebuild(contenders, run, &mut results)?,

@@ -21,6 +21,7 @@ use imagegen::fleet::identities::identities;
 use imagegen::fleet::list::parse_list;
 
 use super::list::{load, told};
+use crate::output;
 use crate::usage::Failure;
 use search::{Found, search};
 use table::{Row, rows};
@@ -61,12 +62,12 @@ pub fn run(args: &Args) -> Result<()> {
     let others = args.devices.is_empty();
     let rows = rows(&wanted, &found.answers, others);
     if args.json {
-        println!("{}", table::json(&rows)?);
+        output::print_line(table::json(&rows)?)?;
     } else if !rows.is_empty() {
-        print!("{}", table::text(&rows));
+        output::print(table::text(&rows))?;
     }
     for note in table::other_names(&rows).chain(found.notes.iter().cloned()) {
-        eprintln!("note: {note}");
+        say!("note: {note}");
     }
     verdict(&rows, &found)
 }
