@@ -550,7 +550,7 @@ fn refusals() {
             expect!["kernel/a.ko is not a kernel module: it is no ELF file"],
         ),
         (
-            b"\x7fELF\x02\x02",
+            b"\x7fELF\x02\x02\x01\0\0\0\0\0\0\0\0\0",
             expect!["kernel/a.ko is not a kernel module: it is not little-endian"],
         ),
         (

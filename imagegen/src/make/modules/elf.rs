@@ -1,10 +1,12 @@
 //! What an uncompressed kernel module says about itself: its `.modinfo`, the symbols it exports and those it needs.
 //!
-//! Little-endian ELF of both word sizes, sections only, nothing is relocated. Every offset is checked: a module comes
-//! from a signed package, but a reader that can panic is not worth the thought.
+//! Little-endian ELF of both word sizes, sections only, nothing is relocated.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use elf::endian::LittleEndian;
+use elf::file::Class;
+use elf::{ElfBytes, ParseError};
 use thiserror::Error;
 
 /// What is known of one module.
@@ -36,7 +38,6 @@ impl ModuleInfo {
     /// Reads a module.
     pub fn parse(bytes: &[u8]) -> Result<Self, ElfError> {
         let sections = Sections::parse(bytes)?;
-        let symbols = sections.symbols()?;
         let fields = sections.named(".modinfo").map(strings).unwrap_or_default();
         Ok(Self {
             fields: fields
@@ -46,8 +47,8 @@ impl ModuleInfo {
                     None => (field, String::new()),
                 })
                 .collect(),
-            exports: sections.exports(&symbols),
-            imports: sections.imports(&symbols),
+            exports: sections.exports(),
+            imports: sections.imports(),
         })
     }
 
@@ -60,23 +61,12 @@ impl ModuleInfo {
     }
 }
 
-/// Sizes and places that differ between the two word sizes.
-struct Class {
-    wide: bool,
-}
-
-impl Class {
-    fn word(&self, bytes: &[u8], at: usize) -> Result<usize, ElfError> {
-        let value = if self.wide {
-            u64::from_le_bytes(array(bytes, at)?)
-        } else {
-            u32::from_le_bytes(array(bytes, at)?).into()
-        };
-        usize::try_from(value).map_err(|_| ElfError::Damaged)
-    }
-
-    fn pick(&self, narrow: usize, wide: usize) -> usize {
-        if self.wide { wide } else { narrow }
+impl From<ParseError> for ElfError {
+    fn from(err: ParseError) -> Self {
+        match err {
+            ParseError::UnsupportedElfEndianness(_) => Self::Endian,
+            _ => Self::Damaged,
+        }
     }
 }
 
@@ -84,6 +74,8 @@ struct Sections<'a> {
     class: Class,
     /// The first section of each name.
     by_name: BTreeMap<&'a [u8], &'a [u8]>,
+    /// All symbols but the first, which is none.
+    symbols: Vec<Symbol>,
 }
 
 struct Symbol {
@@ -96,66 +88,41 @@ impl<'a> Sections<'a> {
         if !bytes.starts_with(b"\x7fELF") {
             return Err(ElfError::NoElf);
         }
-        let class = match array::<2>(bytes, 4)? {
-            [1, 1] => Class { wide: false },
-            [2, 1] => Class { wide: true },
-            [_, 2] => return Err(ElfError::Endian),
-            _ => return Err(ElfError::Damaged),
-        };
-        let table = class.word(bytes, class.pick(32, 40))?;
-        let entry_size = usize::from(u16::from_le_bytes(array(bytes, class.pick(46, 58))?));
-        let count = usize::from(u16::from_le_bytes(array(bytes, class.pick(48, 60))?));
-        let names_index = usize::from(u16::from_le_bytes(array(bytes, class.pick(50, 62))?));
-        if entry_size < class.pick(40, 64) {
+        let file = ElfBytes::<LittleEndian>::minimal_parse(bytes)?;
+        let (Some(headers), Some(names)) = file.section_headers_with_strtab()? else {
             return Err(ElfError::Damaged);
-        }
-        let header = |index: usize| {
-            let at = index
-                .checked_mul(entry_size)
-                .and_then(|offset| offset.checked_add(table));
-            slice(bytes, at.ok_or(ElfError::Damaged)?, entry_size)
         };
-        let names = section_bytes(bytes, &class, header(names_index)?)?;
         let mut by_name = BTreeMap::new();
-        for index in 1..count {
-            let header = header(index)?;
-            let name_at = u32::from_le_bytes(array(header, 0)?) as usize;
-            let name = until_nul(names.get(name_at..).ok_or(ElfError::Damaged)?);
-            by_name
-                .entry(name)
-                .or_insert(section_bytes(bytes, &class, header)?);
+        for header in headers.iter().skip(1) {
+            let name = names.get_raw(header.sh_name as usize)?;
+            let (content, _) = file.section_data(&header)?;
+            by_name.entry(name).or_insert(content);
         }
-        Ok(Self { class, by_name })
+        let mut symbols = Vec::new();
+        if let Some((table, names)) = file.symbol_table()? {
+            for symbol in table.iter().skip(1) {
+                let name = names.get_raw(symbol.st_name as usize)?;
+                symbols.push(Symbol {
+                    name: String::from_utf8_lossy(name).into_owned(),
+                    undefined: symbol.is_undefined(),
+                });
+            }
+        }
+        Ok(Self {
+            class: file.ehdr.class,
+            by_name,
+            symbols,
+        })
     }
 
     fn named(&self, name: &str) -> Option<&'a [u8]> {
         self.by_name.get(name.as_bytes()).copied()
     }
 
-    /// All symbols but the first, which is none.
-    fn symbols(&self) -> Result<Vec<Symbol>, ElfError> {
-        let (Some(table), Some(names)) = (self.named(".symtab"), self.named(".strtab")) else {
-            return Ok(Vec::new());
-        };
-        let section_at = self.class.pick(14, 6);
-        table
-            .chunks_exact(self.class.pick(16, 24))
-            .skip(1)
-            .map(|entry| {
-                let name_at = u32::from_le_bytes(array(entry, 0)?) as usize;
-                let name = until_nul(names.get(name_at..).ok_or(ElfError::Damaged)?);
-                let undefined = array(entry, section_at)? == [0, 0];
-                Ok(Symbol {
-                    name: String::from_utf8_lossy(name).into_owned(),
-                    undefined,
-                })
-            })
-            .collect()
-    }
-
     /// Exported symbols have a checksum beside them; where a kernel is built without checksums, a list of names is left.
-    fn exports(&self, symbols: &[Symbol]) -> Vec<String> {
-        let with_checksum: Vec<String> = symbols
+    fn exports(&self) -> Vec<String> {
+        let with_checksum: Vec<String> = self
+            .symbols
             .iter()
             .filter_map(|symbol| symbol.name.strip_prefix("__crc_"))
             .map(str::to_owned)
@@ -170,33 +137,25 @@ impl<'a> Sections<'a> {
     }
 
     /// Undefined symbols, then those with a checksum in `__versions` that the symbol table does not name.
-    fn imports(&self, symbols: &[Symbol]) -> Vec<String> {
+    fn imports(&self) -> Vec<String> {
         const RECORD_SIZE: usize = 64;
-        let undefined = symbols
+        let undefined = self
+            .symbols
             .iter()
             .filter(|symbol| symbol.undefined && !symbol.name.is_empty());
         let mut imports: Vec<String> = undefined.map(|symbol| symbol.name.clone()).collect();
         let known: BTreeSet<String> = imports.iter().cloned().collect();
         let versions = self.named("__versions").unwrap_or_default();
-        let name_at = self.class.pick(4, 8);
+        let name_at = match self.class {
+            Class::ELF32 => 4,
+            Class::ELF64 => 8,
+        };
         let versioned = versions
             .chunks_exact(RECORD_SIZE)
             .map(|record| String::from_utf8_lossy(until_nul(&record[name_at..])).into_owned());
         imports.extend(versioned.filter(|name| !known.contains(name)));
         imports
     }
-}
-
-fn section_bytes<'a>(bytes: &'a [u8], class: &Class, header: &[u8]) -> Result<&'a [u8], ElfError> {
-    const NO_BITS: u32 = 8;
-    if u32::from_le_bytes(array(header, 4)?) == NO_BITS {
-        return Ok(&[]);
-    }
-    slice(
-        bytes,
-        class.word(header, class.pick(16, 24))?,
-        class.word(header, class.pick(20, 32))?,
-    )
 }
 
 /// The strings of a section in which NULs, one or many, stand between them.
@@ -211,15 +170,4 @@ fn strings(bytes: &[u8]) -> Vec<String> {
 
 fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
-}
-
-fn slice(bytes: &[u8], at: usize, len: usize) -> Result<&[u8], ElfError> {
-    let end = at.checked_add(len).ok_or(ElfError::Damaged)?;
-    bytes.get(at..end).ok_or(ElfError::Damaged)
-}
-
-fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], ElfError> {
-    slice(bytes, at, N)?
-        .try_into()
-        .map_err(|_| ElfError::Damaged)
 }
