@@ -68,6 +68,15 @@ impl Arch {
         }
     }
 
+    /// Returns the name of the directories of its libraries (Debian Policy 9.1.1).
+    pub fn multiarch(self) -> &'static str {
+        match self {
+            Self::Arm64 => "aarch64-linux-gnu",
+            Self::Armhf => "arm-linux-gnueabihf",
+            Self::Armel => "arm-linux-gnueabi",
+        }
+    }
+
     /// Returns the Rust target whose static programs run on it.
     pub fn rust_target(self) -> &'static str {
         match self {

@@ -391,9 +391,11 @@ fn board_of<'a>(
     image: &Image,
     boards: &'a [Board],
 ) -> Result<&'a Board, CatalogueError> {
-    boards
-        .iter()
-        .find(|board| is_for(image, board))
+    image
+        .boot
+        .as_ref()
+        .ok()
+        .and_then(|boot| boards.iter().find(|board| is_for(boot, board)))
         .ok_or_else(|| CatalogueError::NoBoard(path.to_owned()))
 }
 

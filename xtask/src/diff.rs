@@ -8,7 +8,7 @@ use imagegen::inspect::diff::{Change, Difference, diff};
 use imagegen::inspect::packed::open_image_file;
 
 use crate::output;
-use crate::usage::Failure;
+use crate::usage::{Failure, without_controls};
 use crate::verify;
 
 /// The images, compressed or not.
@@ -31,12 +31,12 @@ pub fn run(args: &Args) -> Result<()> {
         )
     })?;
     if !difference.is_empty() {
-        output::print(as_text(&difference))?;
+        output::print(without_controls(&as_text(&difference)))?;
     } else if same_bytes(&args.before, &args.after)? {
         return Ok(());
     } else {
         output::print_line(
-            "files, partitions and packages agree; times of files, or how they are stored, do not",
+            "files, partitions and packages agree; times of files, how they are stored, or bytes that are in none of them, do not",
         )?;
     }
     Err(Failure::new(

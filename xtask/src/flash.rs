@@ -267,12 +267,20 @@ fn account(destination: &Destination, image: &Image) -> String {
             Bytes(*size)
         ),
     };
-    format!(
+    let mut text = format!(
         "{erased}To be written: {}, {} of {}",
         image.path.display(),
         Bytes(image.map.mapped()),
         Bytes(image.map.image_size)
-    )
+    );
+    for path in &image.missing {
+        let consequence = match path.extension() {
+            Some(extension) if extension == "sha256" => "nobody knows whether the image is whole",
+            _ => "all of the image is written, empty blocks too",
+        };
+        text.push_str(&format!("\nThere is no {}: {consequence}", path.display()));
+    }
+    text
 }
 
 /// Has the user type the name of what is erased; nobody does that by habit.

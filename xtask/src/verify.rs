@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use imagegen::board::Board;
+use imagegen::card::image::{ImageFault, compare_checksum};
 use imagegen::inspect::image::{Image, Unreadable, read_image};
 use imagegen::inspect::packed::open_image_file;
 use imagegen::inspect::verify::{Finding, check_ids, is_for, verify};
@@ -11,8 +12,11 @@ use serde_json::json;
 
 use crate::boards;
 use crate::output;
-use crate::usage::{Failure, UsageError};
+use crate::usage::{Failure, UsageError, without_controls};
 use crate::workspace::Workspace;
+
+/// The check that is not of the image's content.
+const CHECKSUM_CHECK: &str = "checksum";
 
 /// What to look at.
 #[derive(clap::Args)]
@@ -35,11 +39,15 @@ pub fn run(args: &Args) -> Result<()> {
         Some(name) => boards::load(&workspace, name)?,
         None => guess(boards::all(&workspace)?, &image)?,
     };
-    let findings = verify(&image, &board);
+    let mut findings = verify(&image, &board);
+    let checksum = checksum(&args.image)?;
+    if let Checksum::Misfit(finding) = &checksum {
+        findings.push(finding.clone());
+    }
     let text = if args.json {
         as_json(&args.image, &board, &findings)?
     } else {
-        as_text(&board, &findings)
+        without_controls(&as_text(&board, &findings, &checksum))
     };
     output::print(text)?;
     match findings.len() {
@@ -69,22 +77,56 @@ pub fn open(path: &Path) -> Result<Image> {
     Ok(image)
 }
 
+/// What the checksum beside an image says of it.
+enum Checksum {
+    None,
+    Fits,
+    Misfit(Finding),
+}
+
+fn checksum(path: &Path) -> Result<Checksum> {
+    match compare_checksum(path) {
+        Ok(true) => Ok(Checksum::Fits),
+        Ok(false) => Ok(Checksum::None),
+        Err(fault @ (ImageFault::Checksum { .. } | ImageFault::ChecksumSyntax(_))) => {
+            Ok(Checksum::Misfit(Finding {
+                id: CHECKSUM_CHECK,
+                place: path.display().to_string(),
+                what: "does not fit the .sha256 beside it".to_owned(),
+                why: "bytes that no check looks at may be damaged: `flash` refuses such an image",
+                next: match fault {
+                    ImageFault::ChecksumSyntax(_) => "copy the .sha256 again, or take it away",
+                    _ => "copy or build the image again, and the files beside it with it",
+                },
+            }))
+        }
+        Err(fault) => Err(anyhow::Error::from(fault)),
+    }
+}
+
 /// Returns the board that an image is for.
 fn guess(boards: Vec<Board>, image: &Image) -> Result<Board> {
-    let board = boards.into_iter().find(|board| is_for(image, board));
-    board.ok_or_else(|| {
+    let say = "say which one it is for: --board BOARD; `cargo xtask boards` lists them";
+    let boot = image.boot.as_ref().map_err(|why| {
         UsageError::new(
-            "the device trees in the image are those of no board",
-            "say which one it is for: --board BOARD; `cargo xtask boards` lists them",
+            format!("the boot partition cannot be read, by which boards are told apart: {why}"),
+            say,
         )
-        .into()
+    })?;
+    let board = boards.into_iter().find(|board| is_for(boot, board));
+    board.ok_or_else(|| {
+        UsageError::new("the device trees in the image are those of no board", say).into()
     })
 }
 
-fn as_text(board: &Board, findings: &[Finding]) -> String {
+fn as_text(board: &Board, findings: &[Finding], checksum: &Checksum) -> String {
     if findings.is_empty() {
+        let checksum = match checksum {
+            Checksum::Fits => "the .sha256 beside it fits",
+            Checksum::None | Checksum::Misfit(_) => "there is no .sha256 beside it",
+        };
         return format!(
-            "{}: {} checks, nothing found\n",
+            "{}: {} checks, nothing found; {checksum}\n",
             board.id,
             check_ids().count()
         );
@@ -120,7 +162,7 @@ fn as_json(path: &Path, board: &Board, findings: &[Finding]) -> Result<String> {
     let report = json!({
         "image": path.display().to_string(),
         "board": board.id,
-        "checks": check_ids().collect::<Vec<_>>(),
+        "checks": check_ids().chain([CHECKSUM_CHECK]).collect::<Vec<_>>(),
         "findings": findings,
     });
     Ok(format!("{}\n", serde_json::to_string_pretty(&report)?))

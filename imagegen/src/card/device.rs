@@ -16,7 +16,9 @@ use rustix::ioctl::{NoArg, Opcode, ioctl};
 use thiserror::Error;
 
 use super::devices::{DeviceNumber, Disk, Inventory, Located, Transport};
+use super::image::beside;
 use super::refusal::{Refusal, Wish, judge};
+use crate::make::disk::BLOCK_MAP;
 use crate::make::fat::change::Storage;
 
 /// `BLKRRPART` of linux/fs.h: read the partition table again.
@@ -151,6 +153,9 @@ fn choose_file(
             file: path,
             device: disk.node(),
         });
+    }
+    if beside(&path, BLOCK_MAP).exists() {
+        return Err(Refusal::AnotherImage(path));
     }
     match wish.image {
         Some(image) if size < image.size => Err(Refusal::TooSmall {

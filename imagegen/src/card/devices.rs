@@ -90,7 +90,7 @@ pub enum Purpose {
     Mount(PathBuf),
     /// Memory is swapped out to it.
     Swap,
-    /// Part of another device: a RAID, an encrypted or a logical volume.
+    /// Part of another device: a RAID, an encrypted or a logical volume, or a loop device.
     Held(String),
 }
 
@@ -149,9 +149,33 @@ pub fn load_inventory(root: &Path) -> io::Result<Inventory> {
     let disks = names
         .iter()
         .filter_map(|name| load_disk(root, name, &tables));
-    Ok(Inventory {
-        disks: disks.collect(),
-    })
+    let mut disks: Vec<Disk> = disks.collect();
+    add_loops(&mut disks);
+    Ok(Inventory { disks })
+}
+
+/// A loop device can show a disk or a partition, whole or from a byte on. The kernel does not call that holding it.
+fn add_loops(disks: &mut [Disk]) {
+    let shown: Vec<(PathBuf, String)> = disks
+        .iter()
+        .filter_map(|disk| Some((disk.backing_file.clone()?, disk.name.clone())))
+        .collect();
+    for disk in disks {
+        let parts = disk.partitions.iter().map(|part| (part.node(), &part.name));
+        let own: Vec<_> = [(disk.node(), &disk.name)]
+            .into_iter()
+            .chain(parts)
+            .collect();
+        let uses = shown.iter().filter_map(|(file, holder)| {
+            let (_, device) = own.iter().find(|(node, _)| node == file)?;
+            Some(Use {
+                device: (*device).clone(),
+                purpose: Purpose::Held(holder.clone()),
+            })
+        });
+        let uses: Vec<Use> = uses.collect();
+        disk.uses.extend(uses);
+    }
 }
 
 impl Inventory {

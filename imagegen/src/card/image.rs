@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::block_map::{BlockMap, BlockMapError, MappedRange, parse_block_map};
 use crate::inspect::packed::{ImageStream, UNPACKED_MAX, open_image_stream};
+use crate::make::disk::{BLOCK_MAP, CHECKSUM};
 use crate::make::fetch::Progress;
 use crate::make::image::BOOT_LABEL;
 use crate::mbr::{Partition, PartitionKind, PartitionTable, SECTOR_SIZE};
@@ -44,6 +45,8 @@ pub struct Image {
     pub path: PathBuf,
     /// What of it goes on a card.
     pub map: BlockMap,
+    /// Which of the files that say something of it are not beside it.
+    pub missing: Vec<PathBuf>,
     /// The first block.
     pub(super) head: Vec<u8>,
 }
@@ -134,9 +137,15 @@ pub fn examine(path: &Path, progress: &dyn Progress) -> Result<Image, ImageFault
     }
     let checksum = load_checksum(path)?;
     let map = load_block_map(path)?;
+    let missing = [(CHECKSUM, checksum.is_none()), (BLOCK_MAP, map.is_none())];
+    let missing: Vec<PathBuf> = missing
+        .iter()
+        .filter(|(_, is_missing)| *is_missing)
+        .map(|(suffix, _)| beside(path, suffix))
+        .collect();
     progress.started("checking the image", None);
     let examined = thread::scope(|scope| {
-        let contents = scope.spawn(|| examine_contents(path, map.as_ref()));
+        let contents = scope.spawn(|| examine_contents(path, map.as_ref(), missing));
         let checked = checksum
             .as_ref()
             .map_or(Ok(()), |checksum| check_file(path, checksum));
@@ -150,13 +159,21 @@ pub fn examine(path: &Path, progress: &dyn Progress) -> Result<Image, ImageFault
     examined
 }
 
+/// Compares a file with the checksum beside it; whether there is one.
+pub fn compare_checksum(path: &Path) -> Result<bool, ImageFault> {
+    match load_checksum(path)? {
+        Some(checksum) => check_file(path, &checksum).map(|()| true),
+        None => Ok(false),
+    }
+}
+
 /// A file of which something is said beside it.
 pub(super) struct Beside<T> {
     path: PathBuf,
     pub(super) says: T,
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -179,7 +196,7 @@ fn load_beside(image: &Path, suffix: &str) -> Result<Option<Beside<String>>, Ima
 
 /// The checksum beside an image, if there is one.
 pub(super) fn load_checksum(image: &Path) -> Result<Option<Beside<Sha256>>, ImageFault> {
-    let Some(Beside { path, says }) = load_beside(image, ".sha256")? else {
+    let Some(Beside { path, says }) = load_beside(image, CHECKSUM)? else {
         return Ok(None);
     };
     // A backslash marks a line whose name has one.
@@ -191,7 +208,7 @@ pub(super) fn load_checksum(image: &Path) -> Result<Option<Beside<Sha256>>, Imag
 }
 
 fn load_block_map(image: &Path) -> Result<Option<Beside<BlockMap>>, ImageFault> {
-    let Some(Beside { path, says }) = load_beside(image, ".bmap")? else {
+    let Some(Beside { path, says }) = load_beside(image, BLOCK_MAP)? else {
         return Ok(None);
     };
     match parse_block_map(&says) {
@@ -226,7 +243,11 @@ fn digest_file(path: &Path) -> io::Result<Sha256> {
     }
 }
 
-fn examine_contents(path: &Path, map: Option<&Beside<BlockMap>>) -> Result<Image, ImageFault> {
+fn examine_contents(
+    path: &Path,
+    map: Option<&Beside<BlockMap>>,
+    missing: Vec<PathBuf>,
+) -> Result<Image, ImageFault> {
     let read = |err| ImageFault::Read {
         path: path.to_owned(),
         err,
@@ -247,6 +268,7 @@ fn examine_contents(path: &Path, map: Option<&Beside<BlockMap>>) -> Result<Image
     Ok(Image {
         path: path.to_owned(),
         map,
+        missing,
         head: probes.head,
     })
 }

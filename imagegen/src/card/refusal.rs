@@ -68,7 +68,7 @@ pub enum Refusal {
         /// What of it.
         device: String,
     },
-    /// Part of another device.
+    /// Part of another device, or shown by it.
     #[error("{disk} is in use: {device} is part of {holder}")]
     Held {
         /// The disk.
@@ -120,6 +120,9 @@ pub enum Refusal {
     /// The image itself.
     #[error("{} is the image itself", .0.display())]
     Image(PathBuf),
+    /// Another image, which the builder's files beside it give away.
+    #[error("{} is an image, with its block map beside it, and not a card", .0.display())]
+    AnotherImage(PathBuf),
     /// A file that is shown as a disk.
     #[error("{} is what {} shows", file.display(), device.display())]
     Shown {
@@ -243,6 +246,9 @@ impl Refusal {
             Self::Partition { whole, .. } => {
                 format!("if you mean all of that disk: {}", whole.display())
             }
+            Self::Held { holder, .. } if holder.starts_with("loop") => {
+                format!("if it is the right disk, detach {holder} first: losetup -d /dev/{holder}")
+            }
             Self::Held { holder, .. } => {
                 format!(
                     "if it is the right disk, stop {holder} first (cryptsetup, vgchange, mdadm)"
@@ -268,6 +274,9 @@ impl Refusal {
             ),
             Self::TooSmall { .. } => "take a larger card".to_owned(),
             Self::Image(_) => "name the disk that the image is to go on".to_owned(),
+            Self::AnotherImage(_) => {
+                "the image comes first and the card second; `cp` copies an image".to_owned()
+            }
             Self::Shown { device, .. } => {
                 format!(
                     "write to {0}, or detach it: losetup -d {0}",

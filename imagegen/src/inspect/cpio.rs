@@ -1,4 +1,5 @@
-//! Reads an initramfs into a tree, as the kernel unpacks it: cpio "newc" archives, plain or compressed with zstd, with zeros between them.
+//! Reads an initramfs into a tree, as the kernel unpacks it: cpio "newc" archives, plain or compressed with zstd, with zeros between them. What
+//! a later one has again takes the place of what an earlier one has.
 //!
 //! Format: the kernel's `Documentation/driver-api/early-userspace/buffer-format.rst`. Hard links are not followed: each is what its own
 //! entry says.
@@ -41,29 +42,65 @@ pub enum CpioReadError {
 
 /// Reads an initramfs.
 pub fn read_initramfs(bytes: &[u8]) -> Result<Found, CpioReadError> {
-    if !bytes.starts_with(&ZSTD_MAGIC) {
-        return read_cpio(bytes);
+    let mut found = Found::default();
+    let mut room = UNPACKED_MAX;
+    let mut begin = begin_of_next(bytes, 0).unwrap_or_default();
+    loop {
+        let part = &bytes[begin..];
+        let end = if part.starts_with(&ZSTD_MAGIC) {
+            let (unpacked, size) = unpack_frame(part, &mut room)?;
+            read_archives(&unpacked, &mut found)?;
+            begin + size
+        } else {
+            read_archive(bytes, begin, &mut found)?
+        };
+        match begin_of_next(bytes, end) {
+            Some(next) => begin = next,
+            None => return Ok(found),
+        }
     }
+}
+
+/// Unpacks the frame that bytes begin with; the second number is how many of them it has.
+fn unpack_frame(bytes: &[u8], room: &mut u64) -> Result<(Vec<u8>, usize), CpioReadError> {
     let mut unpacked = Vec::new();
-    let decoder = zstd::Decoder::with_buffer(bytes)
+    let mut decoder = zstd::Decoder::with_buffer(bytes)
         .map_err(CpioReadError::Decompress)?
         .single_frame();
     decoder
-        .take(UNPACKED_MAX)
+        .by_ref()
+        .take(*room)
         .read_to_end(&mut unpacked)
         .map_err(CpioReadError::Decompress)?;
-    if unpacked.len() as u64 == UNPACKED_MAX {
-        return Err(CpioReadError::TooLarge);
+    *room -= unpacked.len() as u64;
+    match *room {
+        0 => Err(CpioReadError::TooLarge),
+        _ => Ok((unpacked, bytes.len() - decoder.finish().len())),
     }
-    read_cpio(&unpacked)
 }
 
-/// Reads an archive that is not compressed.
-pub fn read_cpio(bytes: &[u8]) -> Result<Found, CpioReadError> {
-    let mut found = Found::default();
-    let mut at = 0;
+/// Where the first byte is that is not zero.
+fn begin_of_next(bytes: &[u8], from: usize) -> Option<usize> {
+    let rest = bytes.get(from..)?;
+    Some(from + rest.iter().position(|byte| *byte != 0)?)
+}
+
+fn read_archives(bytes: &[u8], found: &mut Found) -> Result<(), CpioReadError> {
+    let mut end = 0;
+    while let Some(begin) = begin_of_next(bytes, end) {
+        end = read_archive(bytes, begin, found)?;
+    }
+    Ok(())
+}
+
+/// Reads the archive that begins at a byte, and returns where it ends.
+fn read_archive(bytes: &[u8], begin: usize, found: &mut Found) -> Result<usize, CpioReadError> {
+    let mut at = begin;
     loop {
         let cut = |why| CpioReadError::Malformed { at, why };
+        if !at.is_multiple_of(4) {
+            return Err(cut("an archive begins at a multiple of four"));
+        }
         let header = bytes
             .get(at..at + HEADER_SIZE)
             .ok_or(cut("it ends before its trailer"))?;
@@ -87,10 +124,10 @@ pub fn read_cpio(bytes: &[u8]) -> Result<Found, CpioReadError> {
         let data = bytes
             .get(data_at..data_at + size)
             .ok_or(cut("a file is cut off"))?;
-        if name == TRAILER {
-            return Ok(found);
-        }
         at = (data_at + size).next_multiple_of(4);
+        if name == TRAILER {
+            return Ok(at);
+        }
         let name = name.trim_start_matches('/');
         if matches!(name, "" | ".") {
             continue;
@@ -142,7 +179,10 @@ mod tests {
         write_cpio(&sample(), 7, &mut plain).unwrap();
         write_initramfs(&sample(), &InitramfsOptions::at(7), &mut packed).unwrap();
         packed.extend([0; 3]);
-        for bytes in [&plain, &packed] {
+        let mut both = [plain.as_slice(), &[0; 8], &packed, &packed].concat();
+        both.resize(both.len().next_multiple_of(4), 0);
+        both.extend(&plain);
+        for bytes in [&plain, &packed, &both] {
             let found = read_initramfs(bytes).unwrap();
             assert_eq!(
                 found,
@@ -154,12 +194,38 @@ mod tests {
         }
         for end in 0..plain.len() - 1 {
             // The last word of the trailer is filling.
-            let _ = read_cpio(&plain[..end]);
+            let _ = read_initramfs(&plain[..end]);
         }
         assert_eq!(
-            read_cpio(&plain[..200]).unwrap_err().to_string(),
+            read_initramfs(&plain[..200]).unwrap_err().to_string(),
             "the initramfs is no cpio archive at byte 116: it ends before its trailer"
         );
+    }
+
+    /// Whoever appends an archive changes what the kernel unpacks.
+    #[test]
+    fn a_later_archive_takes_the_place_of_an_earlier() {
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        write_initramfs(&sample(), &InitramfsOptions::at(7), &mut first).unwrap();
+        let mut tree = Tree::new();
+        tree.insert("bin/busybox", Node::file(0o755, *b"another"))
+            .unwrap();
+        write_cpio(&tree, 7, &mut second).unwrap();
+        let mut both = first.clone();
+        both.resize(first.len().next_multiple_of(4), 0);
+        both.extend(&second);
+        let found = read_initramfs(&both).unwrap();
+        assert_eq!(
+            found.tree.bytes("bin/busybox").map(AsRef::as_ref),
+            Some(b"another".as_slice())
+        );
+        assert!(found.tree.contains("empty"));
+        // The kernel stops at what is neither an archive nor zeros, and at an archive between two words.
+        let unaligned = [vec![0; both.len() % 4 + 1], second].concat();
+        for garbage in [b"garbage".as_slice(), &unaligned] {
+            let bytes = [both.as_slice(), garbage].concat();
+            assert!(read_initramfs(&bytes).is_err());
+        }
     }
 
     proptest! {
@@ -172,7 +238,7 @@ mod tests {
                 let at = (place + index) % archive.len();
                 archive[at] = *byte;
             }
-            let _ = read_cpio(&archive);
+            let _ = read_initramfs(&archive);
         }
     }
 }

@@ -10,7 +10,9 @@ use thiserror::Error;
 
 use crate::inspect::cpio::read_initramfs;
 use crate::inspect::image::{Image, Unreadable};
+use crate::inspect::squashfs::Found;
 use crate::plan::boot::INITRAMFS_FILE;
+use crate::site::secrets::{is_secret_file, without_secret};
 use crate::tree::{Node, Tree};
 
 /// Where a root says which packages it is made from: a line for each, with name and version.
@@ -22,8 +24,8 @@ const TEXT_MAX: usize = 64 << 10;
 /// Lines around a difference.
 const CONTEXT: usize = 3;
 
-/// What stands where something is hidden.
-const HIDDEN: &str = "<hidden>";
+/// Files of the boot partition beside `site/` whose texts are shown.
+const SHOWN_BOOT_FILES: [&str; 2] = ["config.txt", "cmdline.txt"];
 
 /// What one image has and another has not, or has otherwise; each list in order, and empty where they agree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,12 +69,12 @@ impl Difference {
 
 /// Compares two images.
 pub fn diff(before: &Image, after: &Image) -> Result<Difference, DiffError> {
-    let (files_before, files_after) = (files_of(before)?, files_of(after)?);
+    let (before_files, after_files) = (Files::of(before)?, Files::of(after)?);
     Ok(Difference {
         partitions: changes(&partitions_of(before), &partitions_of(after)),
         packages: changes(&packages_of(before), &packages_of(after)),
-        files: file_changes(&files_before, &files_after),
-        texts: text_changes(&files_before, &files_after),
+        files: file_changes(&before_files, &after_files),
+        texts: text_changes(&before_files.nodes, &after_files.nodes),
     })
 }
 
@@ -139,55 +141,68 @@ fn packages_of(image: &Image) -> BTreeMap<String, String> {
 }
 
 /// Everything that can be looked into, by path with the place before it.
-fn files_of(image: &Image) -> Result<BTreeMap<String, Node>, DiffError> {
-    let unreadable = |part| {
-        move |why: &Unreadable| DiffError {
-            part,
-            why: why.clone(),
-        }
-    };
-    let boot = image.boot.as_ref().map_err(unreadable("boot partition"))?;
-    let root = image.root.as_ref().map_err(unreadable("root"))?;
-    let initramfs = match boot.bytes(INITRAMFS_FILE) {
-        None => Tree::new(),
-        Some(bytes) => {
-            read_initramfs(bytes)
-                .map_err(|err| DiffError {
-                    part: "initramfs",
-                    why: Unreadable::of_error(&err),
-                })?
-                .tree
-        }
-    };
-    let mut files = BTreeMap::new();
-    for (place, tree) in [
-        ("boot", &boot.tree),
-        ("initramfs", &initramfs),
-        ("root", &root.tree),
-    ] {
-        let nodes = tree.iter();
-        files.extend(nodes.map(|(path, node)| (format!("{place}/{path}"), node.clone())));
-    }
-    Ok(files)
+#[derive(Default)]
+struct Files {
+    nodes: BTreeMap<String, Node>,
+    /// Devices and their kin.
+    oddities: BTreeMap<String, String>,
 }
 
-fn file_changes(before: &BTreeMap<String, Node>, after: &BTreeMap<String, Node>) -> Vec<Change> {
-    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    names
+impl Files {
+    fn of(image: &Image) -> Result<Self, DiffError> {
+        let unreadable = |part| {
+            move |why: &Unreadable| DiffError {
+                part,
+                why: why.clone(),
+            }
+        };
+        let boot = image.boot.as_ref().map_err(unreadable("boot partition"))?;
+        let root = image.root.as_ref().map_err(unreadable("root"))?;
+        let initramfs = match boot.bytes(INITRAMFS_FILE) {
+            None => Found::default(),
+            Some(bytes) => read_initramfs(bytes).map_err(|err| DiffError {
+                part: "initramfs",
+                why: Unreadable::of_error(&err),
+            })?,
+        };
+        let mut files = Self::default();
+        files.add("boot", &boot.tree, &[]);
+        files.add("initramfs", &initramfs.tree, &initramfs.oddities);
+        files.add("root", &root.tree, &root.oddities);
+        Ok(files)
+    }
+
+    fn add(&mut self, place: &str, tree: &Tree, oddities: &[(String, &'static str)]) {
+        let nodes = tree.iter();
+        self.nodes
+            .extend(nodes.map(|(path, node)| (format!("{place}/{path}"), node.clone())));
+        let oddities = oddities.iter();
+        self.oddities
+            .extend(oddities.map(|(path, what)| (format!("{place}/{path}"), (*what).to_owned())));
+    }
+}
+
+fn file_changes(before: &Files, after: &Files) -> Vec<Change> {
+    let (old, new) = (&before.nodes, &after.nodes);
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let nodes = names
         .into_iter()
-        .filter(|name| before.get(*name) != after.get(*name))
+        .filter(|name| old.get(*name) != new.get(*name))
         .map(|name| {
-            let (old, new) = (before.get(name), after.get(name));
             let told = |node: Option<&Node>| node.map(ToString::to_string);
-            let (old, new) = (told(old), told(new));
+            let (old, new) = (told(old.get(name)), told(new.get(name)));
             let same = old == new;
             Change {
                 name: name.clone(),
                 before: old,
                 after: new.map(|new| if same { "other bytes".to_owned() } else { new }),
             }
-        })
-        .collect()
+        });
+    let mut found: Vec<Change> = nodes
+        .chain(changes(&before.oddities, &after.oddities))
+        .collect();
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    found
 }
 
 fn text_changes(before: &BTreeMap<String, Node>, after: &BTreeMap<String, Node>) -> Vec<String> {
@@ -208,44 +223,24 @@ fn text_changes(before: &BTreeMap<String, Node>, after: &BTreeMap<String, Node>)
         .collect()
 }
 
+/// The text of a file whose changes are shown. Of the boot partition only what the builder writes there itself is: what an imager or a person
+/// puts beside it may be a key.
 fn text_of(path: &str, node: &Node) -> Option<String> {
     let bytes = node.bytes().filter(|bytes| bytes.len() <= TEXT_MAX)?;
     let text = str::from_utf8(bytes).ok()?;
-    let is_site = path.starts_with("boot/site/");
-    match text.contains('\0') {
-        true => None,
-        false if is_site => Some(hide_secrets(text)),
-        false => Some(text.to_owned()),
+    if text.contains('\0') {
+        return None;
     }
-}
-
-/// Puts a mark in place of the values of keys and passwords, in comments too.
-fn hide_secrets(text: &str) -> String {
-    const SECRET: [&str; 5] = ["psk", "pass", "secret", "wep_key", "private_key"];
-    let hide = |line: &str| match line.split_once('=') {
-        Some((key, _)) if SECRET.iter().any(|part| key.to_lowercase().contains(part)) => {
-            format!("{key}={HIDDEN}\n")
-        }
-        _ => line.to_owned(),
+    let Some(file) = path.strip_prefix("boot/") else {
+        return Some(text.to_owned());
     };
-    text.split_inclusive('\n').map(hide).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_hidden() {
-        for (line, expected) in [
-            ("\tpsk=0123\n", "\tpsk=<hidden>\n"),
-            ("# psk=\"old = one\"\n", "# psk=<hidden>\n"),
-            ("sae_password=\"x\"", "sae_password=<hidden>\n"),
-            ("Passphrase = x\n", "Passphrase =<hidden>\n"),
-            ("key_mgmt=WPA-PSK\n", "key_mgmt=WPA-PSK\n"),
-            ("ssid=\"net\"\n", "ssid=\"net\"\n"),
-        ] {
-            assert_eq!(hide_secrets(line), expected);
+    // Names of a FAT are the same in capitals.
+    match file.to_ascii_lowercase().split_once('/') {
+        None if SHOWN_BOOT_FILES.contains(&file) => Some(text.to_owned()),
+        Some(("site", name)) if !is_secret_file(name) => {
+            let lines = text.lines().map(|line| without_secret(line) + "\n");
+            Some(lines.collect())
         }
+        _ => None,
     }
 }

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::inspect::fat::{Fat, FatReadError};
 use crate::inspect::squashfs::{Found, SquashfsReadError, read_squashfs};
+use crate::inspect::window::Window;
 use crate::mbr::{MbrError, Partition, PartitionTable, SECTOR_SIZE};
 use crate::plan::disk::{BOOT_PARTITION, ROOT_PARTITION};
 use crate::tree::Tree;
@@ -133,10 +134,14 @@ fn partition(table: &PartitionTable, number: u8) -> Option<Partition> {
     table.partitions[usize::from(number) - 1]
 }
 
+fn window(file: &File, partition: Partition) -> Window<&File> {
+    Window::new(file, partition.offset(), partition.size())
+}
+
 fn read_boot(file: &File, partition: Option<Partition>) -> Result<BootPartition, Unreadable> {
     let partition = partition.ok_or_else(|| Unreadable::no_partition(BOOT_PARTITION))?;
     let read = || -> Result<BootPartition, FatReadError> {
-        let mut fat = Fat::open(BufReader::new(file), partition.offset())?;
+        let mut fat = Fat::open(BufReader::new(window(file, partition)), 0)?;
         Ok(BootPartition {
             clusters: fat.cluster_count(),
             tree: fat.tree()?,
@@ -147,6 +152,6 @@ fn read_boot(file: &File, partition: Option<Partition>) -> Result<BootPartition,
 
 fn read_root(file: &File, partition: Option<Partition>) -> Result<Found, Unreadable> {
     let partition = partition.ok_or_else(|| Unreadable::no_partition(ROOT_PARTITION))?;
-    read_squashfs(BufReader::new(file), partition.offset())
+    read_squashfs(BufReader::new(window(file, partition)))
         .map_err(|err: SquashfsReadError| Unreadable::of_error(&err))
 }

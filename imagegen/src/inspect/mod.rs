@@ -13,3 +13,4 @@ pub mod packed;
 pub mod squashfs;
 pub(crate) mod squashfs_path;
 pub mod verify;
+mod window;

@@ -58,13 +58,9 @@ pub fn read_time(mut source: impl Read + Seek, offset: u64) -> io::Result<u32> {
     }
 }
 
-/// Reads the squashfs that begins at an offset.
-pub fn read_squashfs(
-    source: impl BufRead + Seek + Send,
-    offset: u64,
-) -> Result<Found, SquashfsReadError> {
-    let filesystem = FilesystemReader::from_reader_with_offset(source, offset)
-        .map_err(SquashfsReadError::Damaged)?;
+/// Reads a squashfs.
+pub fn read_squashfs(source: impl BufRead + Seek + Send) -> Result<Found, SquashfsReadError> {
+    let filesystem = FilesystemReader::from_reader(source).map_err(SquashfsReadError::Damaged)?;
     let mut found = Found::default();
     let mut room = CONTENT_MAX;
     for node in filesystem.files() {

@@ -6,7 +6,9 @@
 mod boot;
 mod disk;
 mod initramfs;
+mod programs;
 mod root;
+mod units;
 
 use std::collections::BTreeSet;
 
@@ -69,19 +71,18 @@ pub fn check_ids() -> impl Iterator<Item = &'static str> {
     checks().map(|check| check.id)
 }
 
-/// Whether an image is for a board: it does not say so, but no two boards have the same device trees.
+/// Whether a boot partition is a board's: it does not say so, but no two boards have the same device trees.
 #[must_use]
-pub fn is_for(image: &Image, board: &Board) -> bool {
+pub fn is_for(boot: &BootPartition, board: &Board) -> bool {
     let wanted: BTreeSet<&str> = board
         .kernel
         .device_trees
         .iter()
         .filter_map(|path| path.rsplit('/').next())
         .collect();
-    let there: BTreeSet<&str> = image
-        .boot
-        .iter()
-        .flat_map(|boot| boot.tree.entries(""))
+    let there: BTreeSet<&str> = boot
+        .tree
+        .entries("")
         .map(|(name, _)| name)
         .filter(|name| name.ends_with(".dtb"))
         .collect();
@@ -106,9 +107,15 @@ pub fn verify(image: &Image, board: &Board) -> Vec<Finding> {
 }
 
 fn checks() -> impl Iterator<Item = &'static Check> {
-    [disk::CHECKS, boot::CHECKS, initramfs::CHECKS, root::CHECKS]
-        .into_iter()
-        .flatten()
+    [
+        disk::CHECKS,
+        boot::CHECKS,
+        initramfs::CHECKS,
+        root::CHECKS,
+        programs::CHECKS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 impl<'a> Subject<'a> {

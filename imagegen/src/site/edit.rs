@@ -18,6 +18,7 @@ use crate::plan::site::{
     AGENT_FILE, HOSTNAME_FILE, SSH_KEYS_FILE, SUPPLICANT_FILE, UPLINK_FILE, credential_files,
     render_supplicant,
 };
+use crate::site::secrets::{is_secret_file, without_secret};
 
 /// Files of `site/` by name.
 pub type SiteFiles = BTreeMap<String, Vec<u8>>;
@@ -259,7 +260,7 @@ pub fn show_site(files: &SiteFiles) -> String {
         }
         shown.push_str(&format!("site/{name}:\n"));
         match str::from_utf8(bytes) {
-            _ if name.ends_with(".pem") => {
+            _ if is_secret_file(name) => {
                 shown.push_str(&format!(
                     "    ({} bytes of a certificate or key)\n",
                     bytes.len()
@@ -275,51 +276,6 @@ pub fn show_site(files: &SiteFiles) -> String {
         }
     }
     shown
-}
-
-/// Keys of wpa_supplicant.conf whose values nobody should see.
-const SECRETS: [&str; 9] = [
-    "psk",
-    "sae_password",
-    "password",
-    "private_key_passwd",
-    "private_key2_passwd",
-    "pin",
-    "wep_key",
-    "mka_",
-    "dpp_",
-];
-
-fn without_secret(line: &str) -> String {
-    let Some((key, value)) = line.split_once('=') else {
-        return line.to_owned();
-    };
-    let name = key.trim_start_matches(|c: char| c == '#' || c.is_whitespace());
-    if SECRETS.iter().any(|secret| name.starts_with(secret)) {
-        return format!("{key}=<hidden>");
-    }
-    // A comment that tells how a secret is written may be one that was.
-    match value.find("psk=").or_else(|| value.find("password=")) {
-        Some(at) => format!("{key}={}<hidden>", &value[..at]),
-        None if name == "ssid" => format!("{line}{}", readable_name(value)),
-        None => line.to_owned(),
-    }
-}
-
-/// The name that hexadecimal digits stand for.
-fn readable_name(value: &str) -> String {
-    let digits = value.trim().as_bytes();
-    let pairs = digits.chunks_exact(2);
-    if digits.is_empty() || !pairs.remainder().is_empty() {
-        return String::new();
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let bytes: Option<Vec<u8>> = pairs
-        .map(|pair| u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok())
-        .collect();
-    bytes.map_or_else(String::new, |bytes| {
-        format!("    ({})", bytes.escape_ascii())
-    })
 }
 
 fn text_of(

@@ -18,6 +18,7 @@ pub mod address;
 pub mod agent;
 pub mod config;
 pub mod edit;
+pub(crate) mod secrets;
 
 use address::UplinkAddress;
 use agent::AgentOptions;

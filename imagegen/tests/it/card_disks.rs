@@ -185,7 +185,7 @@ fn wish(size: u64) -> Wish<'static> {
 #[test]
 fn why_disks_are_refused() {
     type Change = fn(&Machine);
-    let cases: [(&str, Change); 16] = [
+    let cases: [(&str, Change); 17] = [
         ("nothing", |_| {}),
         ("mounted", |machine| {
             machine.mount("8:17", "/dev/sdb1", "/media/boot\\040fs")
@@ -213,6 +213,10 @@ fn why_disks_are_refused() {
         }),
         ("RAID of whole disks", |machine| {
             machine.put("sys/block/sdb/holders/md127", "")
+        }),
+        ("shown by a loop device", |machine| {
+            machine.disk("virtual/block/loop3", "7:3");
+            machine.put("sys/block/loop3/loop/backing_file", "/dev/sdb1\n");
         }),
         ("locked", |machine| machine.put("sys/block/sdb/ro", "1\n")),
         ("no card", |machine| {
@@ -267,6 +271,8 @@ fn why_disks_are_refused() {
             if it is the right disk, stop vg-root first (cryptsetup, vgchange, mdadm)
         RAID of whole disks: sdb is in use: sdb is part of md127
             if it is the right disk, stop md127 first (cryptsetup, vgchange, mdadm)
+        shown by a loop device: sdb is in use: sdb1 is part of loop3
+            if it is the right disk, detach loop3 first: losetup -d /dev/loop3
         locked: sdb is write-protected
             the small switch on the card's side locks it; a worn-out card locks itself
         no card: there is nothing in sdb

@@ -5,6 +5,7 @@ use imagegen::inspect::diff::{Change, Difference, diff};
 use imagegen::tree::Node;
 
 use crate::sample::Draft;
+use crate::verify::with_a_device;
 
 fn told(difference: &Difference) -> String {
     let lines = |title: &str, changes: &[Change]| -> String {
@@ -75,7 +76,7 @@ fn everything_that_differs_is_told_but_no_secret() {
         packages: gone: 1 -> none
         packages: libc6: 2.41-12 -> 2.41-13
         files: boot/config.txt: file of 86 bytes (mode 0644, owner 0:0) -> file of 31 bytes (mode 0644, owner 0:0)
-        files: boot/site/wpa_supplicant.conf: file of 55 bytes (mode 0644, owner 0:0) -> file of 56 bytes (mode 0644, owner 0:0)
+        files: boot/site/wpa_supplicant.conf: file of 65 bytes (mode 0644, owner 0:0) -> file of 56 bytes (mode 0644, owner 0:0)
         files: root/bin: symbolic link to usr/bin -> symbolic link to usr/sbin
         files: root/etc/fresh: none -> symbolic link to machine-id
         files: root/etc/gone: file of 1 bytes (mode 0644, owner 0:0) -> none
@@ -94,7 +95,7 @@ fn everything_that_differs_is_told_but_no_secret() {
         +++ b/boot/site/wpa_supplicant.conf
         @@ -1,4 +1,4 @@
          network={
-        -	ssid="loud-network"
+        -	ssid=6c6f75642d6e6574776f726b    (loud-network)
         +	ssid="other-network"
          	psk=<hidden>
          }
@@ -115,4 +116,51 @@ fn what_cannot_be_read_is_not_compared() {
     broken.boot("initramfs.zst", "no archive");
     let err = diff(&Draft::good().read(), &broken.read()).unwrap_err();
     expect!["the initramfs cannot be read: the initramfs is no cpio archive at byte 0: it ends before its trailer"].assert_eq(&err.to_string());
+}
+
+/// Nothing is shown of files that may be a key as a whole, however they are written, nor of what an imager puts beside `site/`.
+#[test]
+fn no_key_is_shown() {
+    let with = |what: &str| {
+        let mut draft = Draft::good();
+        draft.boot("site/client-key.pem", format!("{what} of a certificate\n"));
+        draft.boot("rpi-preseed.toml", format!("password = '{what}'\n"));
+        draft.boot(
+            "site/wpa_supplicant.conf",
+            format!("# psk={what}\n\tpin={what}\n"),
+        );
+        draft.read()
+    };
+    let found = diff(&with("secret-a"), &with("secret-b")).unwrap();
+    let names: Vec<&str> = found
+        .files
+        .iter()
+        .map(|change| change.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "boot/rpi-preseed.toml",
+            "boot/site/client-key.pem",
+            "boot/site/wpa_supplicant.conf"
+        ]
+    );
+    assert!(!format!("{found:?}").contains("secret"));
+}
+
+/// A device is a file that differs, too.
+#[test]
+fn what_is_no_file_is_compared() {
+    let mut draft = Draft::good();
+    draft.change_root = with_a_device;
+    let found = diff(&Draft::good().read(), &draft.read()).unwrap();
+    let told: Vec<String> = found
+        .files
+        .iter()
+        .map(|change| format!("{change:?}"))
+        .collect();
+    expect![[
+        r#"Change { name: "root/console", before: None, after: Some("a character device") }"#
+    ]]
+    .assert_eq(&told.join("\n"));
 }

@@ -60,7 +60,7 @@ impl Draft {
             ("cmdline.txt", &command_line),
             (
                 "site/wpa_supplicant.conf",
-                "network={\n\tssid=\"loud-network\"\n\tpsk=0123456789abcdef\n}\n",
+                "network={\n\tssid=6c6f75642d6e6574776f726b\n\tpsk=0123456789abcdef\n}\n",
             ),
             ("site/authorized_keys", "ssh-ed25519 AAAAloudkey me\n"),
         ] {
@@ -229,8 +229,9 @@ pub(crate) fn kernel(release: &str) -> Vec<u8> {
 /// As much of a 64-bit ELF file as is looked at: one program header.
 pub(crate) fn program(machine: u16, kind: u32) -> Vec<u8> {
     let mut bytes = vec![0; 64 + 56];
-    bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
     bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+    bytes[20] = 1;
     bytes[32..34].copy_from_slice(&64u16.to_le_bytes());
     bytes[54..58].copy_from_slice(&[56, 0, 1, 0]);
     bytes[64..68].copy_from_slice(&kind.to_le_bytes());

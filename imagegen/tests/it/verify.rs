@@ -1,10 +1,12 @@
 //! `verify` on a small image of the writers' own: clean as it is, and one finding for each thing that is broken.
 
 use std::collections::BTreeSet;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 
 use backhand::{FilesystemReader, FilesystemWriter, NodeHeader};
 use expect_test::{Expect, expect};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use imagegen::inspect::image::{Image, read_image};
 use imagegen::inspect::model::model_named;
 use imagegen::inspect::verify::{check_ids, verify};
@@ -40,7 +42,7 @@ impl Draft {
     }
 }
 
-fn with_a_device(root: Vec<u8>) -> Vec<u8> {
+pub(crate) fn with_a_device(root: Vec<u8>) -> Vec<u8> {
     let filesystem = FilesystemReader::from_reader(Cursor::new(root)).unwrap();
     let mut writer = FilesystemWriter::from_fs_reader(&filesystem).unwrap();
     writer
@@ -123,6 +125,13 @@ fn each_break_is_found_once() {
             "#]],
         ),
         (
+            // Of one sector.
+            |it| it.patches.push((474, vec![1, 0, 0, 0])),
+            expect![[r#"
+                root-unreadable: partition 2 cannot be read: failed to read the squashfs
+            "#]],
+        ),
+        (
             |it| it.patches.push((440, vec![0; 4])),
             expect![[r#"
             disk-signature: partition table has no signature
@@ -173,6 +182,18 @@ fn each_break_is_found_once() {
             expect![[r#"
             firmware-pair: boot/start_cd.elf is there without fixup_cd.dat
         "#]],
+        ),
+        (
+            |it| {
+                for name in ["start_x.elf", "fixup_x.dat"] {
+                    it.boot(name, "with a camera");
+                }
+                it.config("[cm3]\nstart_file=start_x.elf\n[pi3+]\nfixup_file=gone.dat\n[all]\n");
+            },
+            expect![[r#"
+                firmware-pair: boot/config.txt has start.elf loaded with gone.dat by: 3 Model B+, 3 Model A+
+                firmware-pair: boot/config.txt has start_x.elf loaded with fixup.dat by: Compute Module 3
+            "#]],
         ),
         (
             |it| it.config("[pi3+]\nkernel=other.img\n[all]\n"),
@@ -312,9 +333,43 @@ fn each_break_is_found_once() {
             "#]],
         ),
         (
-            |it| it.root("etc/x", text("loud-network")),
+            |it| it.root("etc/x", text("SSID=loud-network\n")),
             expect![[r#"
             secret-in-root: root/etc/x holds the network name of site/
+        "#]],
+        ),
+        (
+            |it| {
+                it.root(
+                    "etc/x",
+                    text("network={\n\tssid=6C6F75642D6E6574776F726B\n}\n"),
+                )
+            },
+            expect![[r#"
+            secret-in-root: root/etc/x holds the network name of site/
+        "#]],
+        ),
+        (
+            |it| {
+                it.boot(
+                    "site/wpa_supplicant.conf",
+                    "identity=\"someone@example.org\"\n",
+                );
+                it.root("etc/x", text("# identity=someone@example.org\n"));
+            },
+            expect![[r#"
+            secret-in-root: root/etc/x holds the identity of site/
+        "#]],
+        ),
+        (
+            |it| {
+                it.root(
+                    "etc/x",
+                    text("-----BEGIN PRIVATE KEY-----\r\nMII\r\n-----END PRIVATE KEY-----\r\n"),
+                )
+            },
+            expect![[r#"
+            secret-in-root: root/etc/x holds a private key
         "#]],
         ),
         (
@@ -375,6 +430,17 @@ fn each_break_is_found_once() {
         ),
         (
             |it| {
+                let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+                packed.write_all(&kernel("6.12.2-arm64")).unwrap();
+                it.boot("kernel8.img", packed.finish().unwrap());
+            },
+            expect![[r#"
+                kernel-release: root/usr/lib/modules has modules of 6.12.1-arm64, and boot/kernel8.img is 6.12.2-arm64
+                kernel-release: initramfs/lib/modules has modules of 6.12.1-arm64, and boot/kernel8.img is 6.12.2-arm64
+            "#]],
+        ),
+        (
+            |it| {
                 it.root(
                     &format!("usr/lib/modules/{RELEASE}/modules.dep"),
                     text("a: b\n"),
@@ -404,6 +470,54 @@ fn each_break_is_found_once() {
             },
             expect![[r#"
                 module-index: root/usr/lib/modules/6.12.1-arm64 kernel/x.ko is not a kernel module: it is no ELF file
+            "#]],
+        ),
+        (
+            |it| it.root("usr/bin/tool", Node::file(0o755, asking("libc.so.6", ""))),
+            expect![[r#"
+                library: root/usr/bin/tool asks for libc.so.6, which is not there
+            "#]],
+        ),
+        (
+            |it| {
+                let mut bytes = asking("libc.so.6", "");
+                // Where its strings are said to be.
+                bytes[64 + 2 * 56 + 8..][..8].fill(0xff);
+                it.root("usr/bin/tool", Node::file(0o755, bytes));
+            },
+            expect![[r#"
+                library: root/usr/bin/tool is cut off or damaged
+            "#]],
+        ),
+        (
+            |it| {
+                for (path, content) in [
+                    ("default.target", "[Unit]\nRequires=one.target\n"),
+                    ("one.target", "[Unit]\nWants=a.service b@x.service\n"),
+                    (
+                        "one.target.wants/c.socket",
+                        "[Socket]\nListenStream=/run/c\n",
+                    ),
+                    (
+                        "a.service",
+                        "[Service]\nExecStartPre=-/usr/bin/not-needed\nExecStart=!/usr/bin/a \\\n  --more\n",
+                    ),
+                    ("b@.service", "[Service]\nExecStart=/usr/bin/tool --of %i\n"),
+                    (
+                        "b@.service.d/10.conf",
+                        "[Service]\nExecStart=\nExecStart=/usr/bin/b\n",
+                    ),
+                    ("c.service", "[Service]\nExecStart=/usr/bin/c\n"),
+                    ("never.service", "[Service]\nExecStart=/usr/bin/never\n"),
+                ] {
+                    it.root(&format!("usr/lib/systemd/system/{path}"), text(content));
+                }
+                it.root("usr/lib/systemd/system/c.socket", text("[Socket]\n"));
+            },
+            expect![[r#"
+                unit-program: root/usr/lib/systemd/system/a.service starts /usr/bin/a, which is not there
+                unit-program: root/usr/lib/systemd/system/b@.service starts /usr/bin/b, which is not there
+                unit-program: root/usr/lib/systemd/system/c.service starts /usr/bin/c, which is not there
             "#]],
         ),
         (
@@ -467,6 +581,91 @@ fn each_break_is_found_once() {
     }
     assert_eq!(not_one, [""; 0]);
     assert_eq!(covered, check_ids().collect());
+}
+
+/// What programs ask for is looked for where their loader would.
+#[test]
+fn a_library_is_found_where_the_loader_looks() {
+    for (place, directories) in [
+        ("usr/lib/aarch64-linux-gnu", ""),
+        ("usr/lib", ""),
+        ("usr/lib/tool", "/usr/lib/tool"),
+        ("usr/lib/tool", "/nowhere:$ORIGIN/../lib/tool"),
+        ("usr/lib/tool", "${ORIGIN}/../lib/tool"),
+    ] {
+        let mut draft = Draft::good();
+        let program = asking("libc.so.6", directories);
+        draft.root("usr/bin/tool", Node::file(0o755, program));
+        draft.root(&format!("{place}/libc.so.6"), Node::symlink("libc-2.so"));
+        draft.root(&format!("{place}/libc-2.so"), text("library"));
+        assert_eq!(findings(draft).0, "", "{place} {directories}");
+    }
+}
+
+/// Units that are masked, or whose conditions are not met, start nothing.
+#[test]
+fn what_is_not_started_needs_no_program() {
+    let mut draft = Draft::good();
+    for (path, node) in [
+        (
+            "usr/lib/systemd/system/default.target",
+            text("[Unit]\nWants=a.service b.service c.service d.service e.mount\n"),
+        ),
+        (
+            "usr/lib/systemd/system/a.service",
+            text("[Service]\nExecStart=/usr/bin/a\n"),
+        ),
+        ("etc/systemd/system/a.service", Node::symlink("/dev/null")),
+        (
+            "usr/lib/systemd/system/b.service",
+            text("[Unit]\nConditionFileIsExecutable=/usr/bin/b\n[Service]\nExecStart=/usr/bin/b\n"),
+        ),
+        (
+            "usr/lib/systemd/system/c.service",
+            text("[Service]\nExecStart=/run/made/later\n"),
+        ),
+        (
+            "usr/lib/systemd/system/d.service",
+            text("[Service]\nExecStart=/usr/bin/footbridge run\n"),
+        ),
+    ] {
+        draft.root(path, node);
+    }
+    assert_eq!(findings(draft).0, "");
+}
+
+/// A program for arm64 that asks its loader for a library, in these directories first.
+fn asking(library: &str, directories: &str) -> Vec<u8> {
+    const LOADED_AT: u64 = 0x1000;
+    let strings = format!("\0{library}\0{directories}\0");
+    let (needed, run_path, strings_at) = (
+        1,
+        library.len() as u64 + 2,
+        LOADED_AT + 64 + 2 * 56 + 4 * 16,
+    );
+    let mut bytes = program(183, 1)[..64].to_vec();
+    bytes[56] = 2;
+    let total = 64 + 2 * 56 + 4 * 16 + strings.len() as u64;
+    for (kind, offset, size) in [(1u32, 0, total), (2, 64 + 2 * 56, 4 * 16)] {
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend([0; 4]);
+        for word in [
+            offset,
+            LOADED_AT + offset,
+            LOADED_AT + offset,
+            size,
+            size,
+            8,
+        ] {
+            bytes.extend(word.to_le_bytes());
+        }
+    }
+    for (tag, value) in [(5u64, strings_at), (1, needed), (29, run_path), (0, 0)] {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes.extend(strings.bytes());
+    bytes
 }
 
 /// A slot of the partition table.

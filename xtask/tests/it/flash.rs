@@ -152,10 +152,9 @@ fn what_cannot_be_a_card() {
         exit code 2"#]]
     .assert_eq(&told(&["x.img", "card"]));
     expect![[r#"
-        checking the image
-        error: card is no Footbridge image: it does not begin with a partition table
+        error: DESK/x.img is an image, with its block map beside it, and not a card
 
-        hint: `cargo xtask image` makes an image and prints its path
+        hint: the image comes first and the card second; `cp` copies an image
         exit code 2"#]]
     .assert_eq(&told(&["card", "x.img"]));
     expect![[r#"
@@ -293,4 +292,35 @@ fn an_interruption_says_how_to_go_on() {
     let told = desk.run(&["flash", "x.img", "card", "--yes"]);
     assert!(told.ends_with("exit code 0"), "{told}");
     check_whole(&desk, "x.img", &card);
+}
+
+/// `verify` says of a damaged image what `flash` would refuse it for, and `flash` says what it cannot know.
+#[test]
+fn the_checksum_beside_an_image_is_looked_at() {
+    let desk = Desk::new();
+    put_image(&desk, "x.img", 100_000);
+    put_card(&desk, 300 << 20);
+    let finding = "checksum: x.img does not fit the .sha256 beside it\n";
+    let verify = ["verify", "x.img", "--board", "pi3"];
+    assert!(!desk.run(&verify).contains(finding));
+    let image = fs::File::options()
+        .write(true)
+        .open(desk.path().join("x.img"))
+        .unwrap();
+    // The last byte of the root's last block, which nothing is in.
+    let end = image.metadata().unwrap().len();
+    image.write_all_at(b"x", end - 1).unwrap();
+    let told = desk.run(&verify);
+    assert!(told.contains(finding), "{told}");
+
+    for suffix in [".sha256", ".bmap"] {
+        fs::remove_file(desk.path().join(format!("x.img{suffix}"))).unwrap();
+    }
+    let told = desk.run(&["flash", "x.img", "card", "--yes"]);
+    for line in [
+        "There is no x.img.sha256: nobody knows whether the image is whole\n",
+        "There is no x.img.bmap: all of the image is written, empty blocks too\n",
+    ] {
+        assert!(told.contains(line), "{told}");
+    }
 }

@@ -86,7 +86,7 @@ fn only_what_is_named_changes_and_no_secret_is_shown() {
             	ssid=6e6577    (new)
             	scan_ssid=1
             	key_mgmt=WPA-PSK
-            	# The key, as 64 hexadecimal digits. A passphrase in double quotes is fine too: psk="passphrase"
+            	# The key, as 64 hexadecimal digits. A passphrase in double quotes is fine too: psk=<hidden>
             	psk=<hidden>
             }
         card.img: changed footbridge.toml, wpa_supplicant.conf

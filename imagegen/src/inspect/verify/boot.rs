@@ -22,7 +22,11 @@ pub(super) const CHECKS: &[Check] = &[
         id: "firmware-pair",
         why: "start*.elf and fixup*.dat are made for each other; one alone starts with the wrong memory, or not at all",
         next: "put both files of the pair on the boot partition, or neither",
-        look: firmware_pairs,
+        look: |subject| {
+            let mut findings = lonely_firmware(subject);
+            findings.extend(mixed_firmware(subject));
+            findings
+        },
     },
     Check {
         id: "kernel-missing",
@@ -103,20 +107,56 @@ fn firmware_missing(subject: &Subject<'_>) -> Vec<Seen> {
     loader("bootcode.bin").into_iter().chain(start).collect()
 }
 
-/// `start4cd.elf` goes with `fixup4cd.dat`.
-fn firmware_pairs(subject: &Subject<'_>) -> Vec<Seen> {
-    const KINDS: [[&str; 2]; 2] = [["start", ".elf"], ["fixup", ".dat"]];
+/// How the names of the two halves begin and end: `start4cd.elf` goes with `fixup4cd.dat`.
+const HALVES: [[&str; 2]; 2] = [["start", ".elf"], ["fixup", ".dat"]];
+
+/// The name of the other half.
+fn other_half(
+    name: &str,
+    [begin, end]: [&str; 2],
+    [other_begin, other_end]: [&str; 2],
+) -> Option<String> {
+    let lower = name.to_lowercase();
+    let variant = lower.strip_prefix(begin)?.strip_suffix(end)?;
+    Some(format!("{other_begin}{variant}{other_end}"))
+}
+
+/// Pairs that a model would load, and that are none.
+fn mixed_firmware(subject: &Subject<'_>) -> Vec<Seen> {
+    let mut mixed: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for choice in &subject.choices {
+        let (Some(start), Some(fixup)) = (&choice.boot.start, &choice.boot.fixup) else {
+            continue;
+        };
+        let right = other_half(start, HALVES[0], HALVES[1]);
+        // Where it is a file with a name of its own, nobody knows more than whether it is there.
+        let is_right = match right {
+            Some(right) => fixup.eq_ignore_ascii_case(&right),
+            None => subject
+                .boot()
+                .is_none_or(|boot| boot.bytes(fixup).is_some()),
+        };
+        if !is_right {
+            mixed.entry((start, fixup)).or_default().push(&choice.name);
+        }
+    }
+    mixed
+        .into_iter()
+        .map(|((start, fixup), models)| {
+            let what = format!("has {start} loaded with {fixup} by: {}", models.join(", "));
+            seen("boot/config.txt", what)
+        })
+        .collect()
+}
+
+fn lonely_firmware(subject: &Subject<'_>) -> Vec<Seen> {
     let Some(boot) = subject.boot() else {
         return Vec::new();
     };
     let mut lonely = Vec::new();
-    for ([start, end], [other_start, other_end]) in [(KINDS[0], KINDS[1]), (KINDS[1], KINDS[0])] {
+    for (half, other) in [(HALVES[0], HALVES[1]), (HALVES[1], HALVES[0])] {
         for (name, _) in boot.tree.entries("") {
-            let lower = name.to_lowercase();
-            let variant = lower
-                .strip_prefix(start)
-                .and_then(|rest| rest.strip_suffix(end));
-            let other = variant.map(|variant| format!("{other_start}{variant}{other_end}"));
+            let other = other_half(name, half, other);
             if let Some(other) = other.filter(|other| boot.bytes(other).is_none()) {
                 let what = format!("is there without {other}");
                 lonely.push(seen(format!("boot/{name}"), what));

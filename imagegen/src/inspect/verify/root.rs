@@ -1,25 +1,26 @@
-//! Checks of the root: nothing of one site or one card in it, nobody's rights too wide, and kernel, modules, radio and agent together.
+//! Checks of the root: nothing of one site or one card in it, nobody's rights too wide, and kernel, modules and radio together.
 
 use std::collections::BTreeSet;
 use std::io::Read;
 
+use flate2::read::GzDecoder;
 use liblzma::read::XzDecoder;
 
 use super::{Check, Seen, Subject, seen};
-use crate::board::Arch;
 use crate::make::modules::ModuleIndex;
-use crate::make::rootfs::{AGENT_PATH, FIRMWARE_DIRECTORY};
+use crate::make::rootfs::FIRMWARE_DIRECTORY;
+use crate::site::secrets::decode_hex;
 use crate::tree::{Content, Node, Tree};
 
 const MODULES_DIRECTORY: &str = "usr/lib/modules";
 
 /// File systems that the running system mounts, and what is made in them.
-const MOUNTED: [&str; 4] = ["run", "proc", "sys", "dev"];
+pub(super) const MOUNTED: [&str; 4] = ["run", "proc", "sys", "dev"];
 
 /// Written by the initramfs on each board, whatever the site has.
 const WRITTEN_BY_INIT: &str = "etc/machine-id";
 
-/// Settings of a network that are found in unrelated files by chance if they are shorter.
+/// Secrets that are found in unrelated files by chance if they are shorter.
 const SECRET_MIN: usize = 6;
 
 /// No kernel is larger.
@@ -87,12 +88,6 @@ pub(super) const CHECKS: &[Check] = &[
         look: module_index,
     },
     Check {
-        id: "agent",
-        why: "the agent is what makes the board a bridge; it has no libraries to lean on",
-        next: "build it with `cargo xtask agent`",
-        look: agent,
-    },
-    Check {
         id: "radio-firmware",
         why: "the radio does not start without its firmware, and stays on few channels without the list of countries",
         next: "compare [radio.firmware] in the board's description with the firmware's package",
@@ -100,7 +95,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-fn tree<'a>(subject: &'a Subject<'_>) -> Option<&'a Tree> {
+pub(super) fn tree<'a>(subject: &'a Subject<'_>) -> Option<&'a Tree> {
     subject.root().map(|found| &found.tree)
 }
 
@@ -158,56 +153,118 @@ fn site_destinations(subject: &Subject<'_>) -> Option<BTreeSet<String>> {
 }
 
 fn secrets(subject: &Subject<'_>) -> Vec<Seen> {
-    const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----\n";
-    let values = site_values(subject);
+    let site = SiteValues::of(subject);
     each(subject, |_, node| {
         let bytes = node.bytes()?;
-        if contains(bytes, PRIVATE_KEY) && contains(bytes, b"-----BEGIN ") {
+        let is_private_key = contains(bytes, b"-----BEGIN ")
+            && [b"PRIVATE KEY-----\n".as_slice(), b"PRIVATE KEY-----\r"]
+                .iter()
+                .any(|end| contains(bytes, end));
+        if is_private_key {
             return Some("holds a private key".to_owned());
         }
-        values
-            .iter()
-            .find(|(_, value)| contains(bytes, value.as_bytes()))
-            // The value itself is nobody's business.
-            .map(|(name, _)| format!("holds the {name} of site/"))
+        // The value itself is nobody's business.
+        site.found_in(bytes)
+            .map(|name| format!("holds the {name} of site/"))
     })
 }
 
-/// What of the site's files names a network, a key or a person.
-fn site_values(subject: &Subject<'_>) -> Vec<(&'static str, String)> {
-    const KEYS: [(&str, &str); 4] = [
-        ("psk", "key"),
-        ("sae_password", "password"),
-        ("password", "password"),
-        ("ssid", "network name"),
-    ];
-    let text = |name: &str| {
-        subject
-            .boot()
-            .and_then(|boot| boot.text(&format!("site/{name}")))
-            .unwrap_or_default()
-    };
-    let mut values = Vec::new();
-    for line in text("wpa_supplicant.conf").lines() {
-        let Some((key, value)) = line.trim().split_once('=') else {
-            continue;
+/// What of the site's files is a key, or names a network or a person.
+#[derive(Default)]
+struct SiteValues {
+    /// What they are called, and values that are looked for anywhere.
+    secrets: Vec<(&'static str, String)>,
+    /// Part of a setting's name, and values that are looked for in such settings alone: a network may be called as anything is.
+    names: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl SiteValues {
+    fn of(subject: &Subject<'_>) -> Self {
+        const SECRETS: [(&str, &str); 4] = [
+            ("psk", "key"),
+            ("sae_password", "password"),
+            ("password", "password"),
+            ("private_key_passwd", "password"),
+        ];
+        let text = |name: &str| {
+            subject
+                .boot()
+                .and_then(|boot| boot.text(&format!("site/{name}")))
+                .unwrap_or_default()
         };
-        for (_, name) in KEYS.iter().filter(|(wanted, _)| *wanted == key) {
-            values.push((*name, value.trim_matches('"').to_owned()));
+        let mut values = Self::default();
+        for line in text("wpa_supplicant.conf").lines() {
+            let Some((key, value)) = line.trim().split_once('=') else {
+                continue;
+            };
+            for (_, name) in SECRETS.iter().filter(|(wanted, _)| *wanted == key) {
+                values
+                    .secrets
+                    .push((name, value.trim_matches('"').to_owned()));
+            }
+            match key {
+                "ssid" => values.names.push(("ssid", setting_bytes(value))),
+                "identity" | "anonymous_identity" => {
+                    values.names.push(("identity", setting_bytes(value)));
+                }
+                _ => {}
+            }
         }
-    }
-    for line in text("authorized_keys").lines() {
-        // Kind, key, comment.
-        if let Some(key) = line
-            .split_whitespace()
-            .nth(1)
-            .filter(|_| !line.starts_with('#'))
-        {
-            values.push(("SSH key", key.to_owned()));
+        for line in text("authorized_keys").lines() {
+            // Kind, key, comment.
+            if let Some(key) = line
+                .split_whitespace()
+                .nth(1)
+                .filter(|_| !line.starts_with('#'))
+            {
+                values.secrets.push(("SSH key", key.to_owned()));
+            }
         }
+        values
+            .secrets
+            .retain(|(_, value)| value.len() >= SECRET_MIN);
+        values
     }
-    values.retain(|(_, value)| value.len() >= SECRET_MIN);
-    values
+
+    /// What of it is in a file of the root.
+    fn found_in(&self, bytes: &[u8]) -> Option<&'static str> {
+        let secret = self
+            .secrets
+            .iter()
+            .find(|(_, value)| contains(bytes, value.as_bytes()));
+        if let Some((name, _)) = secret {
+            return Some(name);
+        }
+        let text = str::from_utf8(bytes).ok().filter(|text| {
+            // Most files have no such setting at all.
+            !self.names.is_empty() && text.contains('=')
+        })?;
+        text.lines()
+            .filter_map(|line| line.split_once('='))
+            .find_map(|(key, value)| {
+                let key = key.to_ascii_lowercase();
+                let (part, _) = self
+                    .names
+                    .iter()
+                    .find(|(part, name)| key.contains(part) && setting_bytes(value) == *name)?;
+                Some(match *part {
+                    "ssid" => "network name",
+                    _ => "identity",
+                })
+            })
+    }
+}
+
+/// What a setting stands for: text in quotes, hexadecimal digits, or itself.
+fn setting_bytes(value: &str) -> Vec<u8> {
+    let value = value.trim();
+    let quoted = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    match quoted {
+        Some(text) => text.as_bytes().to_vec(),
+        None => decode_hex(value).unwrap_or_else(|| value.as_bytes().to_vec()),
+    }
 }
 
 fn passwords(subject: &Subject<'_>) -> Vec<Seen> {
@@ -310,21 +367,27 @@ fn kernel_release(subject: &Subject<'_>) -> Vec<Seen> {
         .collect()
 }
 
-/// The kernel's file and release, where the release can be read out of it: from its banner, which arm64 has in the clear and other kernels
-/// behind an xz header.
+/// The kernel's file and release, where the release can be read out of it: from its banner, which is in the clear in an Image of arm64, and
+/// packed in one of gzip and in other kernels, behind an xz header.
 fn kernel_of(subject: &Subject<'_>) -> Option<(String, String)> {
     let path = &subject.choices.first()?.boot.kernel;
     let bytes = subject.boot()?.bytes(path)?;
-    let release = release_in(bytes).or_else(|| {
-        let at = position(bytes, b"\xfd7zXZ\0")?;
-        let mut unpacked = Vec::new();
-        // What follows the stream is not xz, so the end is an error after all of the kernel.
-        let _ = XzDecoder::new(&bytes[at..])
-            .take(KERNEL_MAX)
-            .read_to_end(&mut unpacked);
-        release_in(&unpacked)
-    })?;
+    let packed = || match bytes.starts_with(&[0x1f, 0x8b]) {
+        true => release_in(&unpacked(GzDecoder::new(bytes))),
+        false => {
+            let at = position(bytes, b"\xfd7zXZ\0")?;
+            release_in(&unpacked(XzDecoder::new(&bytes[at..])))
+        }
+    };
+    let release = release_in(bytes).or_else(packed)?;
     Some((path.clone(), release))
+}
+
+/// What a decoder gives before its end. What follows the stream is none, so that there is an error after all of the kernel.
+fn unpacked(decoder: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = decoder.take(KERNEL_MAX).read_to_end(&mut bytes);
+    bytes
 }
 
 fn release_in(kernel: &[u8]) -> Option<String> {
@@ -380,57 +443,6 @@ fn compare_index(name: &str, tree: &Tree, directory: &str) -> Vec<Seen> {
             seen(format!("{name}/{path}"), what)
         })
         .collect()
-}
-
-fn agent(subject: &Subject<'_>) -> Vec<Seen> {
-    let Some(tree) = tree(subject) else {
-        return Vec::new();
-    };
-    let what = match tree.get(AGENT_PATH) {
-        None => Some("is not there".to_owned()),
-        Some(node) if node.mode & 0o111 != 0o111 => Some("is not executable".to_owned()),
-        Some(node) => node
-            .bytes()
-            .and_then(|bytes| program_fault(bytes, subject.board.arch)),
-    };
-    what.map(|what| seen(format!("root/{AGENT_PATH}"), what))
-        .into_iter()
-        .collect()
-}
-
-/// What keeps an ELF file from being a static program of an architecture (System V gABI, "ELF Header" and "Program Header").
-fn program_fault(bytes: &[u8], arch: Arch) -> Option<String> {
-    const INTERPRETER: u32 = 3;
-    // Size of addresses, number of the machine; and where the table of program headers, their size and their number are told.
-    let (class, machine, table_at, size_at, count_at) = match arch {
-        Arch::Arm64 => (2, 183, 32, 54, 56),
-        Arch::Armhf | Arch::Armel => (1, 40, 28, 42, 44),
-    };
-    let half = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
-    let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    if !bytes.starts_with(b"\x7fELF") {
-        return Some("is no program".to_owned());
-    }
-    if bytes.get(4) != Some(&class) || half(18) != Some(machine) {
-        return Some(format!("is a program for another processor than {arch}"));
-    }
-    let headers = || {
-        // Of a 64-bit offset the lower half will do: no agent has 4 GiB.
-        let (table, size, count) = (word(table_at)?, half(size_at)?, half(count_at)?);
-        (0..u32::from(count))
-            .map(|number| {
-                let at = table.checked_add(number * u32::from(size))?;
-                word(at as usize)
-            })
-            .collect::<Option<Vec<u32>>>()
-    };
-    match headers() {
-        None => Some("is cut off".to_owned()),
-        Some(kinds) if kinds.contains(&INTERPRETER) => {
-            Some("needs libraries to be started; it has to be static".to_owned())
-        }
-        Some(_) => None,
-    }
 }
 
 fn radio_firmware(subject: &Subject<'_>) -> Vec<Seen> {
