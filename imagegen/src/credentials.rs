@@ -105,9 +105,15 @@ pub enum PskError {
     TooShort(usize),
     /// More than 64 characters.
     #[error(
-        "the passphrase has {0} characters; Wi-Fi wants 8 to 63, or the key itself as 64 hexadecimal digits"
+        "the passphrase has more than 64 characters; Wi-Fi wants 8 to 63, or the key itself as 64 hexadecimal digits"
     )]
-    TooLong(usize),
+    TooLong,
+    /// More than one line.
+    #[error("there are several lines, and a passphrase is one")]
+    Lines,
+    /// The byte order mark of UTF-16.
+    #[error("the text is in UTF-16; a passphrase is read as ASCII or UTF-8")]
+    Utf16,
     /// 64 characters, not all of them hexadecimal.
     #[error(
         "64 characters are taken for the key itself, and these are not all hexadecimal digits; a passphrase has at most 63"
@@ -126,7 +132,7 @@ impl Psk {
         match text.len() {
             len @ 0..8 => return Err(PskError::TooShort(len)),
             64 => return Pmk::parse_hex(text).map(Self::Pmk).ok_or(PskError::NotHex),
-            len @ 65.. => return Err(PskError::TooLong(len)),
+            65.. => return Err(PskError::TooLong),
             _ => {}
         }
         if let Some(at) = text.iter().position(|byte| !(0x20..0x7f).contains(byte)) {
@@ -136,10 +142,18 @@ impl Psk {
         Ok(Self::Passphrase(Passphrase(text)))
     }
 
-    /// Parses what a file or a pipe holds: the same, with one line end after it.
+    /// Parses what a file or a pipe holds: the same, with one line end after it, and before it the mark that some editors put there.
     pub fn parse_line(text: &[u8]) -> Result<Self, PskError> {
+        if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
+            return Err(PskError::Utf16);
+        }
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let line = text.strip_suffix(b"\n").unwrap_or(text);
-        Self::parse(line.strip_suffix(b"\r").unwrap_or(line))
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.contains(&b'\n') {
+            return Err(PskError::Lines);
+        }
+        Self::parse(line)
     }
 
     /// Returns the key for a network of this name. A passphrase takes some milliseconds.
@@ -169,6 +183,19 @@ impl Passphrase {
     /// Returns the passphrase. The one way out of this type: for the file that holds it, never for a log.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+
+    /// Returns what a person may not have meant to be part of it.
+    #[must_use]
+    pub fn doubt(&self) -> Option<&'static str> {
+        let text = &self.0;
+        if text.starts_with('"') && text.ends_with('"') {
+            Some("begins and ends with a double quote")
+        } else if text.starts_with(' ') || text.ends_with(' ') {
+            Some("begins or ends with a blank")
+        } else {
+            None
+        }
     }
 }
 
@@ -240,7 +267,7 @@ mod tests {
             (&b"1234567"[..], Err(PskError::TooShort(7))),
             (b"", Err(PskError::TooShort(0))),
             (&[b'x'; 64], Err(PskError::NotHex)),
-            (&[b'0'; 65], Err(PskError::TooLong(65))),
+            (&[b'0'; 65], Err(PskError::TooLong)),
             (b"new\nline!", Err(PskError::NotPrintable(4))),
             ("straße 12".as_bytes(), Err(PskError::NotPrintable(5))),
             (b"12345678", Ok("passphrase")),
@@ -263,10 +290,14 @@ mod tests {
                 Ok(Psk::Passphrase(Passphrase("password".into())))
             );
         }
+        assert_eq!(Psk::parse_line(b"password\n\n"), Err(PskError::Lines));
+        assert_eq!(Psk::parse_line(b"password\nanother"), Err(PskError::Lines));
+        // Notepad's two ways.
         assert_eq!(
-            Psk::parse_line(b"password\n\n"),
-            Err(PskError::NotPrintable(9))
+            Psk::parse_line(b"\xef\xbb\xbfpassword\r\n"),
+            Ok(Psk::Passphrase(Passphrase("password".into())))
         );
+        assert_eq!(Psk::parse_line(b"\xff\xfep\0"), Err(PskError::Utf16));
     }
 
     /// The test vectors of IEEE 802.11 J.4.2.

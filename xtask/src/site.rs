@@ -21,6 +21,12 @@ use crate::{flash, image, output};
 
 /// What to change, and where.
 #[derive(clap::Args)]
+#[command(
+    mut_arg("hostname", |arg| arg.help("What the device calls itself; what is not named stays as it is")),
+    mut_arg("security", |arg| arg.help("How the network named by --ssid is secured, WPA2 without it")),
+    mut_arg("ssh_key", |arg| arg.help("File with the SSH public keys that may log in as root, in place of those there are")),
+    mut_arg("address", |arg| arg.help("The address of the Wi-Fi side with the length of its network, such as 192.168.1.5/24")),
+)]
 pub struct Args {
     /// Image, compressed or not, or card, such as /dev/sdX
     image: PathBuf,

@@ -156,8 +156,13 @@ impl SiteArgs {
             return Ok(Security::Open);
         }
         let psk = match (&self.psk_file, &self.psk) {
+            (Some(path), _) if path.as_os_str() == "-" => {
+                let advice = "--psk - reads the passphrase from standard input";
+                return Err(UsageError::new("`-` is no file", advice).into());
+            }
             (Some(path), _) => psk(&read_bounded(path, PSK_FILE_MAX)?)
                 .with_context(|| format!("while reading the passphrase in {}", path.display()))?,
+            (None, Some(text)) if text == "-" && std::io::stdin().is_terminal() => ask()?,
             (None, Some(text)) if text == "-" => psk(&read_stdin()?)?,
             (None, Some(text)) => psk_on_command_line(text)?,
             (None, None) => ask()?,
@@ -211,7 +216,13 @@ fn ssh_keys(path: &Path) -> Result<SshKeys> {
 
 fn psk(bytes: &[u8]) -> Result<Psk> {
     let advice = "8 to 63 printable ASCII characters, or the key as 64 hexadecimal digits; --open for a network without encryption";
-    Psk::parse_line(bytes).map_err(|error| UsageError::new(error.to_string(), advice).into())
+    let psk = Psk::parse_line(bytes).map_err(|error| UsageError::new(error.to_string(), advice))?;
+    if let Psk::Passphrase(passphrase) = &psk
+        && let Some(doubt) = passphrase.doubt()
+    {
+        say!("warning: the passphrase {doubt}, which is taken for a part of it");
+    }
+    Ok(psk)
 }
 
 /// WPA3 derives a key anew in each session, from what people type only.
@@ -239,8 +250,13 @@ fn ask() -> Result<Psk> {
         let advice = "give --psk-file FILE, --psk - (standard input) or --open";
         return Err(UsageError::new("the network's passphrase is needed", advice).into());
     }
-    let typed = rpassword::prompt_password("Passphrase of the network (not shown): ")
-        .context("while asking for it")?;
+    let typed =
+        rpassword::prompt_password("Passphrase of the network (not shown): ").map_err(|error| {
+            Failure::new(
+                format!("no passphrase was typed: {error}"),
+                "type it, or give --psk-file FILE or --open",
+            )
+        })?;
     psk(typed.as_bytes())
 }
 

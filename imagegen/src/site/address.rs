@@ -27,7 +27,9 @@ pub struct StaticAddress {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AddressError {
     /// Not an address with its network's length.
-    #[error("`{0}` is no address with the length of its network, such as 192.168.1.5/24")]
+    #[error(
+        "`{0}` is no address with the length of its network, at most 30, such as 192.168.1.5/24"
+    )]
     Syntax(String),
     /// An address nobody can have there.
     #[error("{address} is no address for one machine of the network {network}/{prefix}")]
@@ -284,12 +286,12 @@ mod tests {
             (
                 "192.168.1.5",
                 None,
-                "`192.168.1.5` is no address with the length of its network, such as 192.168.1.5/24",
+                "`192.168.1.5` is no address with the length of its network, at most 30, such as 192.168.1.5/24",
             ),
             (
                 "192.168.1.5/31",
                 None,
-                "`192.168.1.5/31` is no address with the length of its network, such as 192.168.1.5/24",
+                "`192.168.1.5/31` is no address with the length of its network, at most 30, such as 192.168.1.5/24",
             ),
             (
                 "192.168.1.0/24",

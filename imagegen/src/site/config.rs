@@ -795,7 +795,7 @@ mod tests {
                 give key-password-file
             line 9: `key`: there is no private key in PEM form (-----BEGIN PRIVATE KEY-----)
                 as PEM: `openssl pkey` makes that of other forms
-            line 2: `192.168.1.5` is no address with the length of its network, such as 192.168.1.5/24
+            line 2: `192.168.1.5` is no address with the length of its network, at most 30, such as 192.168.1.5/24
                 for example: address = "192.168.1.5/24", gateway = "192.168.1.1", dns = ["192.168.1.1"]
             line 1: with DHCP, gateway and name servers come from the network
                 leave gateway and dns out, or give an address

@@ -17,11 +17,13 @@ use crate::credentials::{Security, Ssid};
 pub mod address;
 pub mod agent;
 pub mod config;
+mod country;
 pub mod edit;
 pub(crate) mod secrets;
 
 use address::UplinkAddress;
 use agent::AgentOptions;
+pub use country::CountryCode;
 
 /// What the person who makes a card says about the place it goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +136,19 @@ pub enum SiteError {
     /// Not two letters.
     #[error("`{0}` is no country code; it has two letters, such as DE or US (ISO 3166-1)")]
     Country(String),
+    /// Two letters that people write for a country.
+    #[error("`{code}` is no country code; did you mean `{meant}`?")]
+    MistakenCountry {
+        /// What was written.
+        code: String,
+        /// The country's.
+        meant: &'static str,
+    },
+    /// Two letters of no country, or of one that the kernel has no rules for.
+    #[error(
+        "the kernel knows no rules for a country `{0}`; without one, radios use what is allowed everywhere"
+    )]
+    UnknownCountry(String),
     /// Not a single DNS label.
     #[error(
         "`{0}` is no host name; it has 1 to 63 letters, digits and hyphens, and no hyphen at either end"
@@ -150,27 +165,6 @@ pub enum SiteError {
     /// No line with a key.
     #[error("there is no SSH public key in the file")]
     NoSshKey,
-}
-
-/// A country as radio regulation knows it: two upper-case letters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CountryCode(String);
-
-impl CountryCode {
-    /// Parses a code in either case.
-    pub fn parse(text: &str) -> Result<Self, SiteError> {
-        if text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_alphabetic()) {
-            Ok(Self(text.to_ascii_uppercase()))
-        } else {
-            Err(SiteError::Country(text.to_owned()))
-        }
-    }
-}
-
-impl fmt::Display for CountryCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// A host name: one DNS label.
@@ -254,28 +248,6 @@ fn is_public_key(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_country_is_two_letters() {
-        for (text, want) in [
-            ("DE", Some("DE")),
-            ("us", Some("US")),
-            ("", None),
-            ("D", None),
-            ("DEU", None),
-            ("0A", None),
-            ("ß", None),
-        ] {
-            assert_eq!(
-                CountryCode::parse(text)
-                    .ok()
-                    .map(|code| code.to_string())
-                    .as_deref(),
-                want,
-                "{text}"
-            );
-        }
-    }
 
     #[test]
     fn a_host_name_is_one_label() {

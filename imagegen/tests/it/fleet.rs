@@ -264,7 +264,7 @@ fn every_mistake_in_a_table_is_told_with_its_line() {
                 give each device its own
             x.csv:8: `-bad-` is no host name; it has 1 to 63 letters, digits and hyphens, and no hyphen at either end
                 for example: hostname = "attic"
-            x.csv:9: `10.0.0.300/24` is no address with the length of its network, such as 192.168.1.5/24
+            x.csv:9: `10.0.0.300/24` is no address with the length of its network, at most 30, such as 192.168.1.5/24
                 for example: address = "192.168.1.5/24", gateway = "192.168.1.1", dns = ["192.168.1.1"]
             x.csv:9: cannot read none.psk: it is not there
                 check the path; it begins where this file is

@@ -480,7 +480,7 @@ proptest! {
     fn packed_images_are_edited_as_others_are(
         names in prop::collection::vec("[a-z]{1,40}", 1..4),
         keys in 0..200usize,
-        country in prop::option::of("[A-Z]{2}"),
+        country in prop::option::of(prop::sample::select(&["DE", "NZ", "US", "ZW"][..])),
         xz in any::<bool>(),
     ) {
         let scratch = tempfile::tempdir().unwrap();
@@ -493,7 +493,7 @@ proptest! {
             let key = format!("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJb0 {}\n", "x".repeat(400));
             let change = SiteChange {
                 hostname: Some(Hostname::parse(&format!("{name}{turn}")).unwrap()),
-                country: country.as_ref().map(|code| CountryCode::parse(code).unwrap()),
+                country: country.map(|code| CountryCode::parse(code).unwrap()),
                 // Grows into what was free.
                 ssh_keys: (keys > 100).then(|| SshKeys::parse(&key.repeat(keys - turn)).unwrap()),
                 ..SiteChange::default()
