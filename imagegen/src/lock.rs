@@ -80,12 +80,12 @@ pub enum LockError {
         /// Its key.
         field: &'static str,
     },
-    /// The same package twice.
+    /// The same package or release twice.
     #[error("the lock has {name} {version} twice")]
     Twice {
-        /// The package.
+        /// What it is.
         name: String,
-        /// The version.
+        /// Its version, or the date of a release.
         version: String,
     },
     /// The chosen packages cannot be told from the lock.
@@ -220,7 +220,12 @@ impl Lock {
                 date_text: release.date,
                 automatic: release.automatic,
             };
-            releases.insert(release.suite, locked);
+            if let Some(first) = releases.insert(release.suite.clone(), locked) {
+                return Err(LockError::Twice {
+                    name: format!("the release {}", release.suite),
+                    version: first.date_text,
+                });
+            }
         }
         let mut packages = Vec::new();
         for package in raw.package {
@@ -743,6 +748,12 @@ mod tests {
             "name = \"gawk\"",
             "name = \"mawk\"",
             expect!["the lock has mawk 1 twice"],
+        );
+        // What a merge of two branches leaves, where both have a newer one.
+        check_refused(
+            "suite = \"trixie-backports\"\ndate",
+            "suite = \"trixie\"\ndate",
+            expect!["the lock has the release trixie Sat, 01 Nov 2025 08:00:00 UTC twice"],
         );
     }
 

@@ -216,12 +216,21 @@ fn add_rustup_target(shell: &Shell, sysroot: &Path, target: &str, offline: bool)
             "the standard library for {target} is not installed, and --offline forbids fetching it"
         );
     }
-    cmd!(shell, "rustup --quiet target add {target}")
+    let asked = cmd!(shell, "rustup --quiet target add {target}")
         .quiet()
         .ignore_stdout()
-        .ignore_stderr()
-        .run()
-        .with_context(|| format!("while asking rustup for {target}"))
+        .ignore_status()
+        .output();
+    let why = match asked {
+        Ok(output) if output.status.success() => return Ok(()),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(Failure::new(
+        format!("rustup has not given the standard library for {target}: {why}"),
+        format!("`rustup target add {target}` by hand, or --std debian, which makes it of the distribution's source"),
+    )
+    .into())
 }
 
 /// The link arguments that stand for rustup's self-contained folder.
@@ -232,7 +241,12 @@ fn debian_flags(
     source: &Source,
     bars: &Bars,
 ) -> Result<Vec<String>> {
-    let std = standard_library(shell, workspace, board, source, bars)?;
+    let std = standard_library(shell, workspace, board, source, bars).with_context(|| {
+        format!(
+            "while making the standard library for {} of the distribution's source, as rustup cannot give it",
+            board.arch.rust_target()
+        )
+    })?;
     let native = std.join("native");
     let mut flags = vec![
         format!("--sysroot={}", std.join("sysroot").display()),

@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result};
 use imagegen::board::{Board, load_boards};
+use imagegen::lock::Lock;
 
-use crate::output;
 use crate::usage::UsageError;
 use crate::workspace::Workspace;
+use crate::{lock, output};
 
 /// Nothing to choose.
 #[derive(clap::Args)]
@@ -32,17 +33,33 @@ const DEFAULT: &str = "pi3";
 
 /// Lists the boards.
 pub fn run(_args: &Args) -> Result<()> {
-    for board in all(&Workspace::locate()?)? {
+    let workspace = Workspace::locate()?;
+    for board in all(&workspace)? {
         output::print_line(describe(&board))?;
+        let lock = lock::find(&workspace, board.arch.debian_name())?;
+        if let Some(line) = reservation(lock.as_ref()) {
+            output::print_line(format_args!("    but     {line}"))?;
+        }
     }
     Ok(())
+}
+
+/// What is to be known of a board's packages before it is chosen.
+fn reservation(lock: Option<&Lock>) -> Option<&'static str> {
+    match lock {
+        None => Some("its packages are not chosen yet: `cargo xtask lock` has to do that first"),
+        Some(lock) if !lock.has_security() => Some(
+            "its packages were chosen without security updates; `cargo xtask lock` takes them in where the mirror has them",
+        ),
+        Some(_) => None,
+    }
 }
 
 fn describe(board: &Board) -> String {
     let wpa3 = if board.radio.wpa3 {
         ""
     } else {
-        "; WPA3 often fails"
+        "; not known to join WPA3 networks"
     };
     let gadget = match board.wired.gadget {
         true => "; with --gadget, the computer that its USB port is plugged into",

@@ -1,6 +1,7 @@
 //! `cargo xtask image`: from a board and a network's name to a flashable file.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -106,7 +107,7 @@ fn warn_of_wpa3(board: &Board, site: &SiteOptions) {
     let is_wpa3 = |network: &Network| matches!(network.security, Security::Wpa3(_));
     if site.networks.iter().any(is_wpa3) && !board.radio.wpa3 {
         say!(
-            "warning: radios of the board `{}` are known to fail at WPA3; with --security mixed it joins by WPA2 where the network has that",
+            "warning: no radio of the board `{}` is known to join WPA3 networks, and many fail; with --security mixed it joins by WPA2 where the network has that",
             board.id
         );
     }
@@ -281,13 +282,14 @@ fn begin(job: &Job) -> Result<Draft> {
         .output
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
+    if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
         fs::create_dir_all(parent).map_err(|error| {
             Failure::new(
                 format!("cannot create {}: {error}", parent.display()),
                 "check the path, or write elsewhere with --output FILE",
             )
         })?;
+        say!("made the folder {}", parent.display());
     }
     Ok(Draft::create(job.output, job.format)?)
 }
@@ -308,8 +310,24 @@ fn format_of(output: &Path, asked: Option<ImageFormat>) -> Result<ImageFormat> {
     }
 }
 
-/// What exists and is no file was named by mistake.
+/// What exists and is no file was named by mistake, and so was what is named like something else.
 fn check_output(output: &Path) -> Result<()> {
+    const OTHERS: [&str; 7] = ["zip", "gz", "bz2", "7z", "rar", "tar", "iso"];
+    let advice = "name a file to be made: --output FILE.img, .img.zst or .img.xz";
+    if output.as_os_str().as_bytes().ends_with(b"/") {
+        return Err(UsageError::new(format!("{} is a folder", output.display()), advice).into());
+    }
+    let extension = output.extension().unwrap_or_default();
+    if OTHERS
+        .iter()
+        .any(|other| extension.eq_ignore_ascii_case(other))
+    {
+        return Err(UsageError::new(
+            format!("{} is not named like an image", output.display()),
+            advice,
+        )
+        .into());
+    }
     match fs::metadata(output) {
         Ok(metadata) if !metadata.is_file() => Err(UsageError::new(
             format!("{} is not a file", output.display()),

@@ -1,6 +1,7 @@
 //! Ctrl-C and its kin: ends what the program started, removes what is unfinished, says so, and ends the program with exit code 130.
 //!
-//! Signals come to the process as a whole, so what is to be removed is kept for the process as a whole: the one global of this program.
+//! Signals come to the process as a whole, so what is to be removed is kept for the process as a whole: a global, as what is drawn on the
+//! terminal is (`progress`).
 //! Whatever SIGKILL leaves is found by its free lock the next time.
 
 use std::fs;

@@ -176,7 +176,16 @@ impl<'a> Boot<'a> {
         self.board
             .emulator
             .as_ref()
-            .with_context(|| format!("QEMU has no machine that stands in for `{}`", self.board.id))
+            .ok_or_else(|| {
+                Failure::new(
+                    format!("QEMU has no machine that stands in for `{}`", self.board.id),
+                    format!(
+                        "`cargo xtask e2e --board {} --on virt` boots its kernel and root on QEMU's own machine",
+                        self.board.id
+                    ),
+                )
+                .into()
+            })
     }
 
     fn partition(&self) -> Result<BootPartition> {

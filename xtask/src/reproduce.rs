@@ -94,15 +94,17 @@ fn choose(workspace: &Workspace, names: &[String]) -> Result<Vec<Board>> {
             .map(|name| boards::load(workspace, name))
             .collect();
     }
-    let mut boards = boards::all(workspace)?;
-    boards.retain(|board| {
-        let locked = lock::load(workspace, board).is_ok();
-        if !locked {
+    let mut locked = Vec::new();
+    for board in boards::all(workspace)? {
+        if lock::find(workspace, board.arch.debian_name())?.is_some() {
+            locked.push(board);
+        } else if tools::require_all() {
+            lock::load(workspace, &board)?;
+        } else {
             say!("SKIPPED: {}: there is no lock for {}", board.id, board.arch);
         }
-        locked
-    });
-    Ok(boards)
+    }
+    Ok(locked)
 }
 
 /// Returns the digest of the image's file.

@@ -66,9 +66,15 @@ fn cache_folder() -> Option<PathBuf> {
         .or_else(|| absolute("HOME").map(|dir| dir.join(".cache/footbridge")))
 }
 
-/// What is in the cache becomes part of images, so nobody but this user and root may write there.
+/// What is in the cache becomes part of images, so it belongs to this user or root, and not everybody may write there.
 fn check_private(cache: &Path) -> Result<()> {
-    let Ok(found) = fs::metadata(cache) else {
+    check_folder(cache)?;
+    check_folder(&cache.join("systems"))?;
+    check_folder(&cache.join("results"))
+}
+
+fn check_folder(folder: &Path) -> Result<()> {
+    let Ok(found) = fs::metadata(folder) else {
         return Ok(());
     };
     let user = fs::metadata("/proc/self")
@@ -79,7 +85,7 @@ fn check_private(cache: &Path) -> Result<()> {
         return Ok(());
     }
     Err(UsageError::new(
-        format!("others may write to the cache {}", cache.display()),
+        format!("others may write to the cache {}", folder.display()),
         "name a folder of your own with FOOTBRIDGE_CACHE, or take the permission away",
     )
     .into())

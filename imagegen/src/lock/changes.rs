@@ -40,23 +40,40 @@ pub struct SecurityUpdate<'a> {
 
 /// Returns what became of each package between two locks, sorted by name.
 pub fn changes(old: Option<&Lock>, new: &Lock) -> Vec<Change> {
-    let by_place = |lock: &Lock| -> BTreeMap<(String, bool), Box<Package>> {
-        let key = |package: &Package| (package.name.clone(), package.automatic);
-        lock.packages
-            .iter()
-            .map(|package| (key(package), Box::new(package.clone())))
-            .collect()
-    };
-    let mut before = old.map(by_place).unwrap_or_default();
-    let mut changes = Vec::new();
-    for (key, new) in by_place(new) {
-        match before.remove(&key) {
-            None => changes.push(Change::Added(new)),
-            Some(old) if old != new => changes.push(Change::Replaced { old, new }),
-            Some(_) => {}
+    let mut places: BTreeMap<(&str, bool), [Vec<&Package>; 2]> = BTreeMap::new();
+    for (side, lock) in [old, Some(new)].into_iter().enumerate() {
+        for package in lock.iter().flat_map(|lock| &lock.packages) {
+            let place = places
+                .entry((&package.name, package.automatic))
+                .or_default();
+            place[side].push(package);
         }
     }
-    changes.extend(before.into_values().map(Change::Removed));
+    let mut changes = Vec::new();
+    for [mut before, mut after] in places.into_values() {
+        // A lock may have a name in several versions: those that both have are no change.
+        let same: Vec<&Package> = before
+            .iter()
+            .copied()
+            .filter(|package| after.contains(package))
+            .collect();
+        before.retain(|package| !same.contains(package));
+        after.retain(|package| !same.contains(package));
+        let own = |package: &Package| Box::new(package.clone());
+        let pairs = before.len().min(after.len());
+        let (gone, come) = (before.split_off(pairs), after.split_off(pairs));
+        changes.extend(
+            before
+                .into_iter()
+                .zip(after)
+                .map(|(old, new)| Change::Replaced {
+                    old: own(old),
+                    new: own(new),
+                }),
+        );
+        changes.extend(gone.into_iter().map(own).map(Change::Removed));
+        changes.extend(come.into_iter().map(own).map(Change::Added));
+    }
     changes.sort_by(|one, other| one.name().cmp(other.name()));
     changes
 }
@@ -134,25 +151,27 @@ mod tests {
 
     const DATE: &str = "Sat, 01 Nov 2025 08:00:00 UTC";
 
+    /// A package a line: suite, name, version, source, size.
+    fn lock(lines: &str) -> Lock {
+        let mut text = format!(
+            "version = 1\narchitecture = \"arm64\"\n[[release]]\nsuite = \"trixie\"\ndate = \"{DATE}\"\n[[release]]\nsuite = \"trixie-security\"\ndate = \"{DATE}\"\n"
+        );
+        for line in lines.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [suite, name, version, source, size] = words[..] else {
+                panic!("{line}");
+            };
+            let digest = Sha256::of(line.as_bytes());
+            text.push_str(&format!(
+                "[[package]]\nname = \"{name}\"\nversion = \"{version}\"\nsuite = \"{suite}\"\nfile = \"{name}_{version}_all.deb\"\nsize = {size}\nsha256 = \"{digest}\"\ninstalled-size = 1\nsource = \"{source} ({version})\"\n"
+            ));
+        }
+        Lock::parse(&text, "arm64").unwrap()
+    }
+
     /// Also where the packages have other names than before, as the kernel's have.
     #[test]
     fn security_updates_are_told_by_source_package() {
-        let lock = |lines: &str| {
-            let mut text = format!(
-                "version = 1\narchitecture = \"arm64\"\n[[release]]\nsuite = \"trixie\"\ndate = \"{DATE}\"\n[[release]]\nsuite = \"trixie-security\"\ndate = \"{DATE}\"\n"
-            );
-            for line in lines.lines() {
-                let words: Vec<&str> = line.split_whitespace().collect();
-                let [suite, name, version, source, size] = words[..] else {
-                    panic!("{line}");
-                };
-                let digest = Sha256::of(line.as_bytes());
-                text.push_str(&format!(
-                    "[[package]]\nname = \"{name}\"\nversion = \"{version}\"\nsuite = \"{suite}\"\nfile = \"{name}_{version}_all.deb\"\nsize = {size}\nsha256 = \"{digest}\"\ninstalled-size = 1\nsource = \"{source} ({version})\"\n"
-                ));
-            }
-            Lock::parse(&text, "arm64").unwrap()
-        };
         let old = lock(
             "trixie libssl 1-1 openssl 9
              trixie openssl-provider 1-1 openssl 3
@@ -184,5 +203,34 @@ mod tests {
             openssl 1-1 -> 1-1+deb13u1: openssl-provider libssl"#]]
         .assert_eq(&told.join("\n"));
         assert_eq!(security_updates(&new, &old), []);
+    }
+
+    /// A lock may have two versions of a name, for one board each.
+    #[test]
+    fn a_change_of_one_version_of_several_is_told() {
+        let (one, two) = ("trixie libc 1-1 glibc 1", "trixie libc 2-1 glibc 1");
+        let three = "trixie libc 3-1 glibc 1";
+        for (before, after, expected) in [
+            (vec![one, two], vec![one, two], ""),
+            (
+                vec![one, two],
+                vec![one, three],
+                "  libc 2-1 -> 3-1 (trixie)",
+            ),
+            (
+                vec![one, two],
+                vec![two, three],
+                "  libc 1-1 -> 3-1 (trixie)",
+            ),
+            (vec![one, two], vec![two], "- libc 1-1"),
+            (vec![two], vec![one, two], "+ libc 1-1 (trixie)"),
+        ] {
+            let (before, after) = (lock(&before.join("\n")), lock(&after.join("\n")));
+            let told: Vec<String> = changes(Some(&before), &after)
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            assert_eq!(told.join("\n"), expected);
+        }
     }
 }

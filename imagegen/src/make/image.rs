@@ -10,7 +10,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::make::deb::{DebError, Files, decompress_data, read_control, read_files};
-use crate::make::disk::{DiskError, DiskParts, Draft, write_disk};
+use crate::make::disk::{DiskError, DiskParts, Draft, ImageFormat, write_disk};
 use crate::make::fat::{FatError, FatLabel};
 use crate::make::fetch::Progress;
 use crate::make::identity::identify;
@@ -235,7 +235,11 @@ pub fn make_image(
         time: inputs.time,
         root: &system.root,
     };
-    step(progress, "writing the image", || {
+    let writing = match output.format() {
+        ImageFormat::Img => "writing the image",
+        ImageFormat::ImgZst | ImageFormat::ImgXz => "writing and compressing the image",
+    };
+    step(progress, writing, || {
         write_disk(output, &layout, &parts, |name, digest| {
             papers(&build, &bill, origin, name, digest)
         })

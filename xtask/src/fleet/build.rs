@@ -23,7 +23,7 @@ use imagegen::site::{CountryCode, Hostname, SiteOptions};
 
 use super::list::{Checked, checked, load};
 use super::manifest::{self, Manifest, write_private};
-use super::{Place, base_file, bundle_file};
+use super::{Place, base_file, bundle_file, whole_file};
 use crate::progress::Bars;
 use crate::source::Source;
 use crate::usage::Failure;
@@ -67,8 +67,9 @@ pub fn run(args: &Args) -> Result<()> {
     let devices = write_bundles(&fleet, &targets, &overlays, &folder)?;
     drop(step);
     say!(
-        "{} bundles ({:.1} s)",
+        "{} bundle{} ({:.1} s)",
         devices.len(),
+        if devices.len() == 1 { "" } else { "s" },
         begin.elapsed().as_secs_f64()
     );
     let images = if args.bundles_only {
@@ -81,9 +82,50 @@ pub fn run(args: &Args) -> Result<()> {
         images,
         devices,
     };
+    let earlier = Manifest::load_earlier(&folder);
     manifest.save(&folder)?;
+    for note in earlier
+        .iter()
+        .flat_map(|earlier| outdated(&folder, earlier, &manifest))
+    {
+        say!("note: {note}");
+    }
     output::print_line(folder.display())?;
     Ok(())
+}
+
+/// Tells which files of an earlier build are in the folder and are of no use any more: whoever puts one on a card gets old settings.
+fn outdated(folder: &Path, earlier: &Manifest, manifest: &Manifest) -> Vec<String> {
+    let there = |name: String| folder.join(&name).exists().then_some(name);
+    let (mut unlisted, mut older) = (Vec::new(), Vec::new());
+    for device in &earlier.devices {
+        let image = there(whole_file(&device.name));
+        match manifest.device(&device.name) {
+            None => unlisted.extend(there(bundle_file(&device.name)).into_iter().chain(image)),
+            Some(current) if current.bundle != device.bundle => older.extend(image),
+            Some(_) => {}
+        }
+    }
+    [
+        (
+            unlisted,
+            "of devices that are no longer in the list, with their keys; remove them",
+        ),
+        (
+            older,
+            "with earlier settings; `cargo xtask fleet images` makes them anew",
+        ),
+    ]
+    .into_iter()
+    .filter(|(files, _)| !files.is_empty())
+    .map(|(files, what)| {
+        format!(
+            "in {} are files {what}: {}",
+            folder.display(),
+            files.join(", ")
+        )
+    })
+    .collect()
 }
 
 /// What the images of a target are built from.

@@ -11,7 +11,7 @@ use imagegen::make::disk::{Draft, ImageFormat};
 use super::build::image_digest;
 use super::list::load;
 use super::manifest::{Device, Manifest, load_bundle};
-use super::{Place, base_file};
+use super::{Place, base_file, whole_file};
 use crate::interrupt::Unfinished;
 use crate::output;
 use crate::progress::Bars;
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<()> {
                 Some(base) => base,
                 None => base.insert(open_base(&folder, &manifest, target)?),
             };
-            let path = folder.join(format!("{}.img", device.name));
+            let path = folder.join(whole_file(&device.name));
             make(base, &folder, device, &path)?;
             output::print_line(path.display())?;
             count += 1;

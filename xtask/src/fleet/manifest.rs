@@ -89,6 +89,11 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Loads what was made before, of whichever list; nothing if that cannot be read.
+    pub fn load_earlier(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(folder.join(FILE)).ok()?).ok()
+    }
+
     /// Returns a device by its name.
     pub fn device(&self, name: &str) -> Option<&Device> {
         self.devices.iter().find(|device| device.name == name)

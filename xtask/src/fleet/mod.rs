@@ -60,6 +60,11 @@ fn bundle_file(device: &str) -> String {
     format!("{device}.site")
 }
 
+/// The name of a device's image.
+fn whole_file(device: &str) -> String {
+    format!("{device}.img")
+}
+
 /// The name of a board's image.
 fn base_file(target: &str) -> String {
     format!("base-{target}.img")

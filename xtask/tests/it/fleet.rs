@@ -375,3 +375,28 @@ fn whole_images_where_they_are_wanted() {
     ]);
     assert!(told.starts_with("out/shop.img\n"), "{told}");
 }
+
+/// What an earlier build left is told, for whoever puts it on a card gets old settings.
+#[test]
+fn files_of_an_earlier_list_are_told() {
+    let desk = desk();
+    desk.run(&["fleet", "images", "fleet.csv", "--output", "out"]);
+    let without_hall_2: Vec<&str> = LIST
+        .lines()
+        .filter(|line| !line.starts_with("hall-2"))
+        .collect();
+    desk.put(
+        "fleet.csv",
+        without_hall_2.join("\n").replace("Shop", "Shop floor"),
+    );
+    let told = desk.run(&bundles("fleet.csv"));
+    expect![[r#"
+        out
+        making bundles
+        note: in out are files of devices that are no longer in the list, with their keys; remove them: hall-2.site, hall-2.img
+        note: in out are files with earlier settings; `cargo xtask fleet images` makes them anew: shop.img
+        exit code 0"#]]
+    .assert_eq(&told);
+    let told = desk.run(&bundles("fleet.csv"));
+    assert!(!told.contains("note"), "{told}");
+}

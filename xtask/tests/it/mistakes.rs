@@ -112,6 +112,64 @@ fn network_names_of_impossible_lengths() {
         exit code 2"#]].assert_eq(&image(&"x".repeat(33)));
 }
 
+#[test]
+fn countries_that_are_none() {
+    let image = |country| {
+        let network = ["--ssid", "x", "--open", "--country", country];
+        Desk::new().run(&[&["image", "--board", "pi3"], &network[..]].concat())
+    };
+    expect![[r#"
+        error: `UK` is no country code; did you mean `GB`?
+
+        hint: for example: --country DE
+        exit code 2"#]]
+    .assert_eq(&image("uk"));
+    expect![[r#"
+        error: the kernel knows no rules for a country `ZZ`; without one, radios use what is allowed everywhere
+
+        hint: for example: --country DE
+        exit code 2"#]]
+    .assert_eq(&image("ZZ"));
+}
+
+/// What editors and other files' habits put around a passphrase.
+#[test]
+fn passphrase_files_that_have_more_than_a_passphrase() {
+    let desk = Desk::new();
+    let told = |contents: &[u8]| {
+        desk.put("psk", contents);
+        let network = ["--ssid", "x", "--psk-file", "psk", "--offline"];
+        let told = desk.run(&[&["image", "--board", "pi3"], &network[..]].concat());
+        told.lines().next().unwrap_or_default().to_owned()
+    };
+    for (contents, expected) in [
+        (
+            &b"open sesame\nmore\n"[..],
+            "error: while reading the passphrase in psk: there are several lines, and a passphrase is one",
+        ),
+        (
+            b"\xff\xfeo\0p\0e\0n\0",
+            "error: while reading the passphrase in psk: the text is in UTF-16; a passphrase is read as ASCII or UTF-8",
+        ),
+        (
+            b"\"open sesame\"\n",
+            "warning: the passphrase begins and ends with a double quote, which is taken for a part of it",
+        ),
+        (
+            b" open sesame\n",
+            "warning: the passphrase begins or ends with a blank, which is taken for a part of it",
+        ),
+    ] {
+        assert_eq!(told(contents), expected);
+    }
+    desk.put("-", "");
+    let told = desk.run(&["image", "--board", "pi3", "--ssid", "x", "--psk-file", "-"]);
+    assert!(
+        told.contains("hint: --psk - reads the passphrase"),
+        "{told}"
+    );
+}
+
 /// The passphrase itself is never repeated.
 #[test]
 fn passphrases_of_impossible_lengths() {
@@ -143,10 +201,10 @@ fn passphrases_of_impossible_lengths() {
         (
             &*"z".repeat(5000),
             expect![[r#"
-            error: while reading the passphrase in psk: the passphrase has 1024 characters; Wi-Fi wants 8 to 63, or the key itself as 64 hexadecimal digits
+                error: while reading the passphrase in psk: the passphrase has more than 64 characters; Wi-Fi wants 8 to 63, or the key itself as 64 hexadecimal digits
 
-            hint: 8 to 63 printable ASCII characters, or the key as 64 hexadecimal digits; --open for a network without encryption
-            exit code 2"#]],
+                hint: 8 to 63 printable ASCII characters, or the key as 64 hexadecimal digits; --open for a network without encryption
+                exit code 2"#]],
         ),
         (
             "sevenzzé",
@@ -202,8 +260,7 @@ fn wpa3_where_it_does_not_fit() {
     );
     desk.put("psk", "open sesame");
     let told = desk.run(&[&network[..], &key, &["--offline"]].concat());
-    let warning =
-        "warning: radios of the board `pi3` are known to fail at WPA3; with --security mixed";
+    let warning = "warning: no radio of the board `pi3` is known to join WPA3 networks, and many fail; with --security mixed";
     assert!(told.starts_with(warning), "{told}");
     let open = ["--security", "wpa3", "--open"];
     let told = desk.run(&[&network[..], &open].concat());
@@ -358,6 +415,22 @@ fn places_where_no_image_can_be() {
             error: /dev/null is not a file
 
             hint: name a file to be made: --output FILE; an imager puts it on a card
+            exit code 2"#]],
+        ),
+        (
+            "folder/",
+            expect![[r#"
+            error: folder/ is a folder
+
+            hint: name a file to be made: --output FILE.img, .img.zst or .img.xz
+            exit code 2"#]],
+        ),
+        (
+            "card.img.gz",
+            expect![[r#"
+            error: card.img.gz is not named like an image
+
+            hint: name a file to be made: --output FILE.img, .img.zst or .img.xz
             exit code 2"#]],
         ),
         (

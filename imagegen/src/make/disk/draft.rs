@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -94,7 +94,7 @@ impl Draft {
             .map(|partial| partial.file.path())
     }
 
-    pub(super) fn format(&self) -> ImageFormat {
+    pub(in crate::make) fn format(&self) -> ImageFormat {
         self.format
     }
 
@@ -237,18 +237,36 @@ pub(crate) fn sweep(directory: &Path, prefix: &OsStr, own: &File) -> io::Result<
     let user = own.metadata()?.uid();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        // Does not follow links, so that only what is here is looked at.
-        let metadata = entry.metadata()?;
-        if is_draft_name(&entry.file_name(), prefix)
-            && metadata.is_file()
-            && metadata.uid() == user
-            && File::open(entry.path())?.try_lock().is_ok()
-        {
-            fs::remove_file(entry.path())?;
-            tracing::info!(path = %entry.path().display(), "removed what an interrupted build left");
+        if !is_draft_name(&entry.file_name(), prefix) {
+            continue;
+        }
+        let path = entry.path();
+        match remove_unlocked(&entry, user) {
+            Ok(true) => {
+                tracing::info!(path = %path.display(), "removed what an interrupted build left");
+            }
+            Ok(false) => {}
+            // Its build gave it its name, or another one swept it away.
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            Err(err) => return Err(err),
         }
     }
     Ok(())
+}
+
+/// Removes a user's file that nobody has locked. The lock is held until the file is gone, so that nobody takes it for a new one.
+fn remove_unlocked(entry: &DirEntry, user: u32) -> io::Result<bool> {
+    // Does not follow links, so that only what is here is looked at.
+    let metadata = entry.metadata()?;
+    if !metadata.is_file() || metadata.uid() != user {
+        return Ok(false);
+    }
+    let file = File::open(entry.path())?;
+    if file.try_lock().is_err() {
+        return Ok(false);
+    }
+    fs::remove_file(entry.path())?;
+    Ok(true)
 }
 
 fn is_draft_name(name: &OsStr, prefix: &OsStr) -> bool {

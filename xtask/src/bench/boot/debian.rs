@@ -131,7 +131,15 @@ impl Parts<'_> {
             .step("setting up a Debian system; its packages' scripts take a quarter of an hour");
         fs::create_dir_all(&folder)
             .with_context(|| format!("while creating {}", folder.display()))?;
-        let unfinished = folder.join(format!("unfinished-{}.tar", std::process::id()));
+        // One at a time, so that the next one finds what this one made, or what killed it left.
+        let guard = folder.join("debian.lock");
+        let guard = File::create(&guard)
+            .and_then(|file| file.lock().map(|()| file))
+            .with_context(|| format!("while locking {}", guard.display()))?;
+        if archive.exists() {
+            return Ok(archive);
+        }
+        let unfinished = folder.join("unfinished.tar");
         let _unfinished = interrupt::Unfinished::scratch(&unfinished);
         let mut command = Command::new("mmdebstrap");
         command
@@ -161,6 +169,7 @@ impl Parts<'_> {
             .with_context(|| format!("while writing {}", archive.display()))?;
         remove_others(&folder, &archive)
             .with_context(|| format!("while making room in {}", folder.display()))?;
+        drop(guard);
         Ok(archive)
     }
 
