@@ -76,9 +76,9 @@ enum Command {
     Diff(diff::Args),
     /// Build images twice, as different users and in different places, and check that they are the same
     Reproduce(reproduce::Args),
-    /// Boot an image among simulated Wi-Fi networks and check that it bridges
+    /// Boot an image among simulated Wi-Fi networks in QEMU and check that it bridges; takes five minutes or more
     E2e(e2e::Args),
-    /// Cut an emulated board's power again and again, and see it come back
+    /// Cut an emulated board's power again and again, and see it come back; each boot takes half a minute or more
     PowerCuts(power_cuts::Args),
     /// Boot devices of a fleet, cards with edited settings or Imager's, and members of a network with a server, and see each join its network
     SiteBoots(site_boots::Args),
@@ -89,7 +89,7 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Live through a day of link flaps, moves, leases and kills in minutes
     Soak(soak::Args),
-    /// Run every test
+    /// Run every test; takes half an hour on two cores, and as root on Debian installs what it needs, after saying so
     Test(test::Args),
 }
 
