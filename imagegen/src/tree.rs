@@ -374,17 +374,19 @@ impl Tree {
     /// (`bin/new` is `usr/bin/new` in a merged-usr tree). The root is the empty string. A leading slash is accepted.
     pub fn resolve(&self, path: &str) -> Result<String, TreeError> {
         let mut todo: Vec<String> = components(path);
-        let mut done: Vec<String> = Vec::new();
+        let mut done = String::new();
+        let up = |path: &mut String| path.truncate(path.rfind('/').unwrap_or(0));
         let mut links = 0;
         while let Some(name) = todo.pop() {
             if name == ".." {
-                done.pop();
+                up(&mut done);
                 continue;
             }
-            done.push(name);
-            let Some(Content::Symlink(target)) =
-                self.get(&done.join("/")).map(|node| &node.content)
-            else {
+            if !done.is_empty() {
+                done.push('/');
+            }
+            done.push_str(&name);
+            let Some(Content::Symlink(target)) = self.get(&done).map(|node| &node.content) else {
                 continue;
             };
             links += 1;
@@ -396,11 +398,11 @@ impl Tree {
             if target.starts_with('/') {
                 done.clear();
             } else {
-                done.pop();
+                up(&mut done);
             }
             todo.extend(components(target));
         }
-        Ok(done.join("/"))
+        Ok(done)
     }
 
     /// Inserts all of another tree below a directory of this one, by the rules of [`Tree::insert`].

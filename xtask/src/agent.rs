@@ -64,10 +64,14 @@ pub fn build(
             add_rustup_target(&shell, &sysroot, target, source.offline)?;
             rustup_flags()
         }
-        Std::Auto if add_rustup_target(&shell, &sysroot, target, source.offline).is_ok() => {
-            rustup_flags()
-        }
-        Std::Auto | Std::Debian => debian_flags(&shell, workspace, board, source, bars)?,
+        Std::Auto => match add_rustup_target(&shell, &sysroot, target, source.offline) {
+            Ok(()) => rustup_flags(),
+            Err(why) => debian_flags(&shell, workspace, board, source, bars).with_context(|| {
+                format!("while making the standard library of the distribution's source, because {why:#}")
+            })?,
+        },
+        Std::Debian => debian_flags(&shell, workspace, board, source, bars)
+            .context("while making the standard library of the distribution's source")?,
     };
     compile(&shell, workspace, &sysroot, target, flags, Some(bars))
 }
@@ -241,12 +245,7 @@ fn debian_flags(
     source: &Source,
     bars: &Bars,
 ) -> Result<Vec<String>> {
-    let std = standard_library(shell, workspace, board, source, bars).with_context(|| {
-        format!(
-            "while making the standard library for {} of the distribution's source, as rustup cannot give it",
-            board.arch.rust_target()
-        )
-    })?;
+    let std = standard_library(shell, workspace, board, source, bars)?;
     let native = std.join("native");
     let mut flags = vec![
         format!("--sysroot={}", std.join("sysroot").display()),

@@ -36,8 +36,12 @@ pub fn run(_args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
     for board in all(&workspace)? {
         output::print_line(describe(&board))?;
-        let lock = lock::find(&workspace, board.arch.debian_name())?;
-        if let Some(line) = reservation(lock.as_ref()) {
+        // Other commands say what is wrong with a lock, and name this one for the list.
+        let line = match lock::find(&workspace, board.arch.debian_name()) {
+            Ok(lock) => reservation(lock.as_ref()),
+            Err(_) => Some("the lock of its packages cannot be read"),
+        };
+        if let Some(line) = line {
             output::print_line(format_args!("    but     {line}"))?;
         }
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use imagegen::inspect::diff::{Change, Difference, diff};
 use imagegen::inspect::packed::open_image_file;
 
-use crate::output;
+use crate::output::{self, ReaderGone};
 use crate::usage::{Failure, without_controls};
 use crate::verify;
 
@@ -30,14 +30,21 @@ pub fn run(args: &Args) -> Result<()> {
             args.after.display()
         )
     })?;
-    if !difference.is_empty() {
-        output::print(without_controls(&as_text(&difference)))?;
+    let text = if !difference.is_empty() {
+        without_controls(&as_text(&difference))
     } else if same_bytes(&args.before, &args.after)? {
         return Ok(());
     } else {
-        output::print_line(
-            "files, partitions and packages agree; times of files, how they are stored, or bytes that are in none of them, do not",
-        )?;
+        "files, partitions and packages agree; times of files, how they are stored, or bytes that are in none of them, do not\n"
+            .to_owned()
+    };
+    // That they differ is the result, whether or not anybody reads in what.
+    let printed = output::print(text);
+    if printed
+        .as_ref()
+        .is_err_and(|error| !error.is::<ReaderGone>())
+    {
+        return printed;
     }
     Err(Failure::new(
         "the images differ",

@@ -59,11 +59,17 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let mut unlocked = Vec::new();
     let mut outdated = Vec::new();
+    let mut printed = Ok(());
     let bars = Bars::new();
     for (name, family) in &families {
         match lock_family(&workspace, family, &overlays, args, &bars) {
-            Ok(Outcome::Current) => {}
-            Ok(Outcome::Changed) => outdated.push(*name),
+            Ok(outcome) => {
+                // The others are locked whether or not anybody reads this.
+                printed = printed.and_then(|()| output::print(&outcome.told));
+                if outcome.changed {
+                    outdated.push(*name);
+                }
+            }
             Err(error) => {
                 say!("{name}: {}", usage::report_text(&error));
                 unlocked.push(*name);
@@ -84,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
         )
         .into());
     }
-    Ok(())
+    printed
 }
 
 /// Returns the lock of the board's architecture, which its images are built from.
@@ -103,10 +109,12 @@ pub fn load(workspace: &Workspace, board: &Board) -> Result<Lock> {
     })
 }
 
-/// Whether a family's lock is what today's lists come to.
-enum Outcome {
-    Current,
-    Changed,
+/// What became of a family's lock.
+struct Outcome {
+    /// Whether it was not what today's lists come to.
+    changed: bool,
+    /// What to say of it.
+    told: String,
 }
 
 fn lock_family(
@@ -134,20 +142,22 @@ fn lock_family(
     // Packages that are the same may have been chosen with security updates in view or not.
     let same_view = |old: &Lock| old.has_security() == new.has_security();
     if old.as_ref().is_some_and(same_view) && changes.is_empty() {
-        output::print_line(format_args!("{architecture}: nothing changed"))?;
-        return Ok(Outcome::Current);
+        return Ok(Outcome {
+            changed: false,
+            told: format!("{architecture}: nothing changed\n"),
+        });
     }
-    output::print_line(format_args!("{architecture}: {}", summary(&changes)))?;
-    for change in &changes {
-        output::print_line(change)?;
-    }
-    for line in old.map_or_else(Vec::new, |old| fixes::tell(&fetcher, &old, &new)) {
-        output::print_line(line)?;
-    }
+    let fixes = old.map_or_else(Vec::new, |old| fixes::tell(&fetcher, &old, &new));
     if !args.check {
         write(workspace, &new)?;
     }
-    Ok(Outcome::Changed)
+    let mut lines = vec![format!("{architecture}: {}", summary(&changes))];
+    lines.extend(changes.iter().map(ToString::to_string));
+    lines.extend(fixes);
+    Ok(Outcome {
+        changed: true,
+        told: lines.join("\n") + "\n",
+    })
 }
 
 fn choose(

@@ -71,11 +71,13 @@ struct Ingredients<'a> {
 /// Builds each board's image and prints its digest.
 pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::locate()?;
+    let mut printed = Ok(());
     for board in choose(&workspace, &args.boards)? {
         let digest = reproduce(&workspace, &board, args)?;
-        output::print_line(format_args!("{digest}  {}", board.id))?;
+        // The others are built whether or not anybody reads this.
+        printed = printed.and_then(|()| output::print_line(format_args!("{digest}  {}", board.id)));
     }
-    Ok(())
+    printed
 }
 
 /// Builds the default board's image for `cargo xtask test`.

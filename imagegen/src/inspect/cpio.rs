@@ -13,6 +13,8 @@ use crate::tree::{Content, Node, TreeError};
 
 const HEADER_SIZE: usize = 110;
 const TRAILER: &str = "TRAILER!!!";
+/// The kernel ignores longer names.
+const PATH_MAX: usize = 4096;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// The smallest board has this much memory.
@@ -114,6 +116,9 @@ fn read_archive(bytes: &[u8], begin: usize, found: &mut Found) -> Result<usize, 
         let field = |number| field(number).ok_or(cut("a number is none"));
         let (mode, uid, gid) = (field(1)?, field(2)?, field(3)?);
         let (size, name_size) = (field(6)? as usize, field(11)? as usize);
+        if name_size > PATH_MAX {
+            return Err(cut("a name is longer than a path can be"));
+        }
         let name_at = at + HEADER_SIZE;
         let data_at = (name_at + name_size).next_multiple_of(4);
         let name = bytes

@@ -31,6 +31,8 @@ pub struct Fat<R> {
     next: Vec<u32>,
     /// Bytes from the beginning of the file system to the end of the image; no file is larger.
     available: u64,
+    /// Bytes that the boot sector says there are.
+    size: u64,
 }
 
 /// One entry of a directory.
@@ -120,6 +122,7 @@ impl<R: Read + Seek> Fat<R> {
             root: boot.root,
             next,
             available,
+            size: boot.size,
         })
     }
 
@@ -127,6 +130,11 @@ impl<R: Read + Seek> Fat<R> {
     pub fn cluster_count(&self) -> u32 {
         // The table begins with two entries of no cluster, and has fewer than 2^28.
         (self.next.len() - 2) as u32
+    }
+
+    /// How many bytes the file system says it has.
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// The entries of a directory, in the order they are stored.
@@ -259,6 +267,7 @@ impl<R: Read + Seek> Fat<R> {
 
 /// What the first sector says about the rest.
 struct BootSector {
+    size: u64,
     cluster_size: usize,
     fat_offset: u64,
     data_offset: u64,
@@ -290,6 +299,7 @@ impl BootSector {
             .min(u64::from(fat_sectors) * 128 - 2)
             .min(0x0fff_fff5);
         Ok(Self {
+            size: u64::from(sectors) * SECTOR_SIZE,
             cluster_size: usize::from(per_cluster) * SECTOR_SIZE as usize,
             fat_offset: u64::from(reserved) * SECTOR_SIZE,
             data_offset: data_sector * SECTOR_SIZE,

@@ -33,6 +33,8 @@ pub struct Image {
 pub struct BootPartition {
     /// Clusters of the FAT32.
     pub clusters: u32,
+    /// Bytes that the FAT32 says it has.
+    pub size: u64,
     /// The files.
     pub tree: Tree,
 }
@@ -144,6 +146,7 @@ fn read_boot(file: &File, partition: Option<Partition>) -> Result<BootPartition,
         let mut fat = Fat::open(BufReader::new(window(file, partition)), 0)?;
         Ok(BootPartition {
             clusters: fat.cluster_count(),
+            size: fat.size(),
             tree: fat.tree()?,
         })
     };

@@ -125,6 +125,13 @@ fn each_break_is_found_once() {
             "#]],
         ),
         (
+            // The files are all there, but not the end of the file system.
+            |it| it.patches.push((458, (130_000u32).to_le_bytes().to_vec())),
+            expect![[r#"
+                partition-extent: partition 1 has 66560000 bytes, and its file system 67108864
+            "#]],
+        ),
+        (
             // Of one sector.
             |it| it.patches.push((474, vec![1, 0, 0, 0])),
             expect![[r#"
@@ -493,7 +500,21 @@ fn each_break_is_found_once() {
             |it| {
                 for (path, content) in [
                     ("default.target", "[Unit]\nRequires=one.target\n"),
-                    ("one.target", "[Unit]\nWants=a.service b@x.service\n"),
+                    (
+                        "one.target",
+                        "[Unit]\nWants=a.service b@x.service\nWants=\n",
+                    ),
+                    (
+                        "one.target.d/10.conf",
+                        "[Unit]\n# Two sockets \\\nWants=d.socket g.service\n",
+                    ),
+                    ("d.socket", "[Socket]\nAccept=yes\n"),
+                    ("d@.service", "[Service]\nExecStart=/usr/bin/d\n"),
+                    (
+                        "g.service",
+                        "[Unit]\nConditionPathExists=/etc/gone\nRequires=h.service\n[Service]\nExecStart=/usr/bin/g\n",
+                    ),
+                    ("h.service", "[Service]\nExecStart=/usr/bin/h\n"),
                     (
                         "one.target.wants/c.socket",
                         "[Socket]\nListenStream=/run/c\n",
@@ -513,11 +534,17 @@ fn each_break_is_found_once() {
                     it.root(&format!("usr/lib/systemd/system/{path}"), text(content));
                 }
                 it.root("usr/lib/systemd/system/c.socket", text("[Socket]\n"));
+                it.root(
+                    "etc/systemd/system/one.target.d/20.conf",
+                    Node::symlink("/dev/null"),
+                );
             },
             expect![[r#"
                 unit-program: root/usr/lib/systemd/system/a.service starts /usr/bin/a, which is not there
                 unit-program: root/usr/lib/systemd/system/b@.service starts /usr/bin/b, which is not there
                 unit-program: root/usr/lib/systemd/system/c.service starts /usr/bin/c, which is not there
+                unit-program: root/usr/lib/systemd/system/d@.service starts /usr/bin/d, which is not there
+                unit-program: root/usr/lib/systemd/system/h.service starts /usr/bin/h, which is not there
             "#]],
         ),
         (
@@ -534,6 +561,17 @@ fn each_break_is_found_once() {
         ),
         (
             |it| it.root("usr/bin/footbridge", Node::file(0o755, program(62, 1))),
+            expect![[r#"
+                agent: root/usr/bin/footbridge is a program for another processor than arm64
+            "#]],
+        ),
+        (
+            |it| {
+                let mut bytes = program(22, 1);
+                // Big-endian.
+                bytes[5] = 2;
+                it.root("usr/bin/footbridge", Node::file(0o755, bytes));
+            },
             expect![[r#"
                 agent: root/usr/bin/footbridge is a program for another processor than arm64
             "#]],
@@ -600,6 +638,39 @@ fn a_library_is_found_where_the_loader_looks() {
         draft.root(&format!("{place}/libc-2.so"), text("library"));
         assert_eq!(findings(draft).0, "", "{place} {directories}");
     }
+}
+
+/// Small files that pretend to be large cost little time and memory.
+#[test]
+fn hostile_programs_and_units_are_survived() {
+    let mut draft = Draft::good();
+    let mut bytes = asking(&"x".repeat(1 << 20), "");
+    let dynamic = 64 + 2 * 56;
+    // The section goes on with the same name for ever.
+    bytes[dynamic + 32..dynamic + 64].fill(1);
+    draft.root("usr/bin/long-name", Node::file(0o755, bytes));
+    let deep = "a/".repeat(1 << 19);
+    let units = "usr/lib/systemd/system";
+    let many: Vec<String> = (0..100_000).map(|n| format!("a@{n}.service")).collect();
+    for (name, content) in [
+        (
+            "default.target",
+            "[Unit]\nWants=b.service c.service\n".to_owned(),
+        ),
+        (
+            "c.service",
+            format!("[Unit]\nWants={}\n", many[..5000].join(" ")),
+        ),
+        (
+            "a@.service",
+            format!("[Service]\nExecStart=/{}\n", &deep[..60_000]),
+        ),
+        ("b.service", format!("[Service]\nExecStart=/{deep}\n")),
+    ] {
+        draft.root(&format!("{units}/{name}"), text(&content));
+    }
+    let (found, _) = findings(draft);
+    assert!(found.starts_with("library: root/usr/bin/long-name is cut off or damaged\n"));
 }
 
 /// Units that are masked, or whose conditions are not met, start nothing.

@@ -96,14 +96,13 @@ pub fn run(args: &Args) -> Result<()> {
     }
     drop(disk);
     shell.remove_path(&file)?;
-    output::print(table(&mut cases)?)?;
     let json = args
         .json
         .clone()
         .unwrap_or_else(|| folder.join("flash.json"));
     shell.write_file(&json, samples(&cases)?)?;
     say!("All samples are in {}", json.display());
-    Ok(())
+    output::print(table(&mut cases)?)
 }
 
 /// Returns how large a disk has to be for all of the images.

@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<()> {
     let devices = chosen(&manifest, &args.device)?;
     let bars = Bars::new();
     let step = bars.step("making images");
-    let mut count = 0;
+    let mut made = Vec::new();
     // Board by board, because what is on one's boot partition is kept in memory.
     for target in manifest.images.keys() {
         let mut base = None;
@@ -48,12 +48,19 @@ pub fn run(args: &Args) -> Result<()> {
             };
             let path = folder.join(whole_file(&device.name));
             make(base, &folder, device, &path)?;
-            output::print_line(path.display())?;
-            count += 1;
+            made.push(path);
         }
     }
     drop(step);
-    say!("{count} images ({:.1} s)", begin.elapsed().as_secs_f64());
+    let plural = if made.len() == 1 { "" } else { "s" };
+    say!(
+        "{} image{plural} ({:.1} s)",
+        made.len(),
+        begin.elapsed().as_secs_f64()
+    );
+    for path in made {
+        output::print_line(path.display())?;
+    }
     Ok(())
 }
 

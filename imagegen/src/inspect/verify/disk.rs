@@ -22,7 +22,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "partition-extent",
-        why: "what lies beyond the end of the image, or in two partitions at once, is not what either of them says",
+        why: "what lies beyond the end of the image or the partition, or in two partitions at once, is not what is said of it",
         next: "the image may be cut off: compare its .sha256, or build it anew",
         look: extents,
     },
@@ -111,7 +111,14 @@ fn extents(subject: &Subject<'_>) -> Vec<Seen> {
                 )
             })
     });
-    beyond.chain(overlapping).collect()
+    let too_long = partitions(subject)
+        .filter(|(number, _)| *number == usize::from(BOOT_PARTITION))
+        .filter_map(|(number, partition)| {
+            let size = subject.boot()?.size;
+            let what = format!("has {} bytes, and its file system {size}", partition.size());
+            (size > partition.size()).then(|| seen(format!("partition {number}"), what))
+        });
+    beyond.chain(overlapping).chain(too_long).collect()
 }
 
 fn signature(subject: &Subject<'_>) -> Vec<Seen> {

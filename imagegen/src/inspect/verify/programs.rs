@@ -3,11 +3,10 @@
 //!
 //! Libraries that a program opens by itself (`dlopen`) are not looked for: it goes on without them.
 
-use std::collections::BTreeSet;
-
 use elf::abi::{
-    DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_STRTAB, EM_AARCH64, EM_ARM, PT_INTERP, PT_LOAD,
+    DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_STRTAB, EM_AARCH64, EM_ARM, PT_DYNAMIC, PT_INTERP, PT_LOAD,
 };
+use elf::dynamic::DynamicTable;
 use elf::endian::LittleEndian;
 use elf::file::Class;
 use elf::{ElfBytes, ParseError};
@@ -40,7 +39,13 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-/// A program or library of any architecture, as the loader sees it.
+/// Linux takes no longer path.
+const PATH_MAX: usize = 4096;
+
+/// Entries of a program's dynamic section; glibc's largest users have some fifty.
+const ENTRIES_MAX: usize = 256;
+
+/// A program or library of any architecture that boards may have, all of which are little-endian.
 type Elf<'a> = ElfBytes<'a, LittleEndian>;
 
 fn agent(subject: &Subject<'_>) -> Vec<Seen> {
@@ -64,12 +69,12 @@ fn agent_fault(bytes: &[u8], arch: Arch) -> Option<String> {
     if !bytes.starts_with(b"\x7fELF") {
         return Some("is no program".to_owned());
     }
-    let Ok(program) = Elf::minimal_parse(bytes) else {
-        return Some("is cut off or damaged".to_owned());
+    let foreign = format!("is a program for another processor than {arch}");
+    let program = match Elf::minimal_parse(bytes) {
+        Ok(program) if is_for(&program, arch) => program,
+        Ok(_) | Err(ParseError::UnsupportedElfEndianness(_)) => return Some(foreign),
+        Err(_) => return Some("is cut off or damaged".to_owned()),
     };
-    if !is_for(&program, arch) {
-        return Some(format!("is a program for another processor than {arch}"));
-    }
     let mut segments = program.segments().into_iter().flatten();
     segments
         .any(|segment| segment.p_type == PT_INTERP)
@@ -129,14 +134,16 @@ impl Wanted {
     fn of(program: &Elf<'_>, bytes: &[u8]) -> Result<Self, ParseError> {
         let mut wanted = Self::default();
         let segments: Vec<_> = program.segments().into_iter().flatten().collect();
-        if let Some(segment) = segments.iter().find(|segment| segment.p_type == PT_INTERP) {
-            let name = program.segment_data(segment)?;
-            wanted.interpreter = Some(text(name));
+        let segment = |kind| segments.iter().find(|segment| segment.p_type == kind);
+        if let Some(segment) = segment(PT_INTERP) {
+            wanted.interpreter = Some(text(program.segment_data(segment)?)?);
         }
-        let Some(dynamic) = program.dynamic()? else {
+        let Some(dynamic) = segment(PT_DYNAMIC) else {
             return Ok(wanted);
         };
-        let entries: Vec<_> = dynamic.iter().collect();
+        let dynamic = program.segment_data(dynamic)?;
+        let entries = DynamicTable::new(LittleEndian, program.ehdr.class, dynamic);
+        let entries: Vec<_> = entries.iter().take(ENTRIES_MAX).collect();
         let Some(strings) = entries.iter().find(|entry| entry.d_tag == DT_STRTAB) else {
             return Ok(wanted);
         };
@@ -147,12 +154,13 @@ impl Wanted {
             .find_map(|segment| {
                 let inside = strings.d_ptr().checked_sub(segment.p_vaddr)?;
                 let at = segment.p_offset.checked_add(inside)?;
-                (inside < segment.p_filesz).then_some(bytes.get(usize::try_from(at).ok()?..)?)
+                let bytes = bytes.get(usize::try_from(at).ok()?..)?;
+                (inside < segment.p_filesz).then_some(bytes)
             })
             .ok_or(ParseError::BadOffset(strings.d_ptr()))?;
         let string = |at: u64| {
             let rest = usize::try_from(at).ok().and_then(|at| strings.get(at..));
-            rest.map(text).ok_or(ParseError::BadOffset(at))
+            text(rest.ok_or(ParseError::BadOffset(at))?)
         };
         for entry in entries {
             match entry.d_tag {
@@ -196,10 +204,12 @@ impl Wanted {
     }
 }
 
-/// The text before the first NUL.
-fn text(bytes: &[u8]) -> String {
+/// The text before the first NUL; it is a path or a list of paths.
+fn text(bytes: &[u8]) -> Result<String, ParseError> {
+    let bytes = &bytes[..bytes.len().min(PATH_MAX)];
     let end = bytes.iter().position(|byte| *byte == 0);
-    String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]).into_owned()
+    let end = end.ok_or(ParseError::BadOffset(PATH_MAX as u64))?;
+    Ok(String::from_utf8_lossy(&bytes[..end]).into_owned())
 }
 
 fn has_file(tree: &Tree, path: &str) -> bool {
@@ -213,8 +223,8 @@ fn unit_programs(subject: &Subject<'_>) -> Vec<Seen> {
     };
     let mut findings = Vec::new();
     for unit in Units::of(tree).started() {
-        let programs: BTreeSet<_> = unit.programs().collect();
-        let missing = programs
+        let missing = unit
+            .programs
             .into_iter()
             .filter(|program| {
                 !MOUNTED

@@ -13,15 +13,31 @@ const DIRECTORIES: [&str; 2] = ["etc/systemd/system", "usr/lib/systemd/system"];
 /// What is started at the beginning and at the end.
 const FIRST: [&str; 3] = ["default.target", "reboot.target", "poweroff.target"];
 
+/// More units than any system has.
+const UNITS_MAX: usize = 4096;
+
+/// No unit that people write is longer.
+const UNIT_MAX: usize = 64 << 10;
+
+/// Settings that start another unit. Unlike others, an empty one takes nothing back.
+const PULLS: [&str; 5] = ["Wants", "Requires", "Requisite", "BindsTo", "Upholds"];
+
 /// The units of a root.
 pub(super) struct Units<'a> {
     tree: &'a Tree,
 }
 
-/// A unit.
-pub(super) struct Unit {
+/// A unit that is started.
+pub(super) struct Started {
     /// Its file in the root.
     pub(super) path: String,
+    /// The absolute paths of the programs that it starts; those whose absence it tolerates are not among them.
+    pub(super) programs: BTreeSet<String>,
+}
+
+/// A unit as its files have it.
+struct Unit {
+    path: String,
     /// Keys and values of all its sections, in order, drop-ins last.
     settings: Vec<(String, String)>,
 }
@@ -32,19 +48,24 @@ impl<'a> Units<'a> {
     }
 
     /// The units that are started without being asked for, by name.
-    pub(super) fn started(&self) -> impl Iterator<Item = Unit> {
+    pub(super) fn started(&self) -> impl Iterator<Item = Started> {
         let mut found = BTreeMap::new();
         let mut seen: BTreeSet<String> = BTreeSet::new();
         let mut names: Vec<String> = FIRST.map(str::to_owned).into();
         while let Some(name) = names.pop() {
-            if !seen.insert(name.clone()) {
+            if seen.len() == UNITS_MAX || !seen.insert(name.clone()) {
                 continue;
             }
-            if let Some(unit) = self.unit(&name)
-                && unit.meets_conditions(self.tree)
-            {
-                names.extend(self.follows(&name, &unit));
-                found.insert(name, unit);
+            let Some(unit) = self.unit(&name) else {
+                continue;
+            };
+            names.extend(self.pulled(&name, &unit));
+            // What a unit needs is started even where it is not, for conditions are looked at last.
+            if unit.meets_conditions(self.tree) {
+                names.extend(unit.activates(&name));
+                let programs = unit.programs().collect();
+                let path = unit.path;
+                found.insert(name, Started { path, programs });
             }
         }
         found.into_values()
@@ -58,12 +79,14 @@ impl<'a> Units<'a> {
             let paths = DIRECTORIES.map(|directory| format!("{directory}/{name}"));
             paths.into_iter().find(|path| self.tree.contains(path))
         })?;
-        // A mask leads out of the tree.
+        // A mask leads out of the tree, and one drop-in's takes away that drop-in alone.
         let path = self.tree.resolve(&path).ok()?;
         let mut settings = parse_settings(&self.text(&path)?);
-        for drop_in in self.drop_ins(&names, &path) {
-            settings.extend(parse_settings(&self.text(&drop_in)?));
-        }
+        let drop_ins = self.drop_ins(&names, &path);
+        let texts = drop_ins
+            .iter()
+            .filter_map(|path| self.text(&self.tree.resolve(path).ok()?));
+        settings.extend(texts.flat_map(|text| parse_settings(&text)));
         Some(Unit { path, settings })
     }
 
@@ -89,12 +112,11 @@ impl<'a> Units<'a> {
     }
 
     /// The names of what is started with a unit.
-    fn follows(&self, name: &str, unit: &Unit) -> Vec<String> {
-        const PULLS: [&str; 5] = ["Wants", "Requires", "Requisite", "BindsTo", "Upholds"];
-        let mut names: Vec<String> = PULLS
-            .into_iter()
-            .flat_map(|key| unit.values(key))
-            .flat_map(str::split_whitespace)
+    fn pulled(&self, name: &str, unit: &Unit) -> Vec<String> {
+        let settings = unit.settings.iter();
+        let mut names: Vec<String> = settings
+            .filter(|(key, _)| PULLS.contains(&key.as_str()))
+            .flat_map(|(_, value)| value.split_whitespace())
             .map(str::to_owned)
             .collect();
         // `default.target` is another name of a target that has the folders.
@@ -107,19 +129,18 @@ impl<'a> Units<'a> {
                 }
             }
         }
-        names.extend(unit.activates(name));
         names
     }
 
     fn text(&self, path: &str) -> Option<String> {
         let bytes = self.tree.bytes(path)?;
+        let bytes = Some(bytes).filter(|bytes| bytes.len() <= UNIT_MAX)?;
         Some(String::from_utf8_lossy(bytes).into_owned())
     }
 }
 
 impl Unit {
-    /// The absolute paths of the programs that a service starts; those whose absence it tolerates are not among them.
-    pub(super) fn programs(&self) -> impl Iterator<Item = String> {
+    fn programs(&self) -> impl Iterator<Item = String> {
         const STARTS: [&str; 3] = ["ExecStartPre", "ExecStart", "ExecStartPost"];
         STARTS
             .into_iter()
@@ -151,6 +172,7 @@ impl Unit {
             return Vec::new();
         };
         let key = match kind {
+            "socket" if self.accepts() => return vec![format!("{stem}@.service")],
             "socket" => "Service",
             "timer" | "path" => "Unit",
             _ => return Vec::new(),
@@ -160,6 +182,14 @@ impl Unit {
             return vec![format!("{stem}.service")];
         }
         named
+    }
+
+    /// Whether a socket has a service of its own for each connection.
+    fn accepts(&self) -> bool {
+        let accept = self.values("Accept");
+        accept
+            .last()
+            .is_some_and(|value| ["yes", "true", "on", "1"].contains(value))
     }
 
     /// Whether the files that are a condition of its start can be there.
@@ -180,13 +210,23 @@ fn template_of(name: &str) -> Option<String> {
     Some(format!("{prefix}@.{kind}"))
 }
 
-/// The settings of a unit file, without their sections: no key is in two of them with two meanings that matter here.
+/// The settings of a unit file, without their sections: no key is in two of them with two meanings that matter here. A line goes on in the
+/// next where it ends with a backslash, comments between them or not.
 fn parse_settings(text: &str) -> Vec<(String, String)> {
-    let joined = text.replace("\\\n", " ");
-    let lines = joined.lines().map(str::trim);
-    lines
-        .filter(|line| !line.starts_with(['#', ';', '[']))
-        .filter_map(|line| line.split_once('='))
-        .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
-        .collect()
+    let mut settings = Vec::new();
+    let mut line = String::new();
+    let lines = text.lines().map(str::trim);
+    for part in lines.filter(|line| !line.starts_with(['#', ';'])) {
+        if let Some(part) = part.strip_suffix('\\') {
+            line.push_str(part);
+            line.push(' ');
+            continue;
+        }
+        line.push_str(part);
+        if let Some((key, value)) = line.split_once('=') {
+            settings.push((key.trim().to_owned(), value.trim().to_owned()));
+        }
+        line.clear();
+    }
+    settings
 }

@@ -113,8 +113,8 @@ pub fn run(args: &Args) -> Result<()> {
             results.add(&SERVICES, contender, times.services.as_secs_f64());
         }
     }
-    output::print(results.table(&MEASURES))?;
-    results.keep(&MEASURES, &args.board, &json)
+    results.keep(&MEASURES, &args.board, &json)?;
+    output::print(results.table(&MEASURES))
 }
 
 fn emulator(board: &Board) -> Result<&Emulator> {

@@ -154,8 +154,8 @@ pub fn run(args: &Args) -> Result<()> {
 
     let contenders = Contenders::prepare(&workspace, &board, &args.source, scratch.path())?;
     let results = measure(args, &contenders)?;
-    output::print(results.table(&MEASURES))?;
-    results.keep(&MEASURES, &args.board.name, &json)
+    results.keep(&MEASURES, &args.board.name, &json)?;
+    output::print(results.table(&MEASURES))
 }
 
 fn measure(args: &Args, contenders: &Contenders) -> Result<Results> {

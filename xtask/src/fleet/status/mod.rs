@@ -61,15 +61,17 @@ pub fn run(args: &Args) -> Result<()> {
     // Who was named is shown alone; beside a list, whoever else is there.
     let others = args.devices.is_empty();
     let rows = rows(&wanted, &found.answers, others);
-    if args.json {
-        output::print_line(table::json(&rows)?)?;
-    } else if !rows.is_empty() {
-        output::print(table::text(&rows))?;
-    }
+    let printed = if args.json {
+        output::print_line(table::json(&rows)?)
+    } else if rows.is_empty() {
+        Ok(())
+    } else {
+        output::print(table::text(&rows))
+    };
     for note in table::other_names(&rows).chain(found.notes.iter().cloned()) {
         say!("note: {note}");
     }
-    verdict(&rows, &found)
+    verdict(&rows, &found).and(printed)
 }
 
 fn wanted_of(list: &Path) -> Result<Vec<Wanted>> {
