@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use imagegen::inspect::diff::{Change, Difference, diff};
 use imagegen::inspect::packed::open_image_file;
 
-use crate::output::{self, ReaderGone};
+use crate::output;
 use crate::usage::{Failure, without_controls};
 use crate::verify;
 
@@ -38,14 +38,7 @@ pub fn run(args: &Args) -> Result<()> {
         "files, partitions and packages agree; times of files, how they are stored, or bytes that are in none of them, do not\n"
             .to_owned()
     };
-    // That they differ is the result, whether or not anybody reads in what.
-    let printed = output::print(text);
-    if printed
-        .as_ref()
-        .is_err_and(|error| !error.is::<ReaderGone>())
-    {
-        return printed;
-    }
+    output::print_with_failure(text)?;
     Err(Failure::new(
         "the images differ",
         "`-` is in the first alone, `+` in the second alone, `~` in both; keys and passwords of a site are not shown",

@@ -131,7 +131,7 @@ pub fn inventory() -> Result<Inventory> {
 /// Lists the disks, and says what to type next.
 fn unnamed(inventory: &Inventory, wish: &Wish<'_>, command: &str) -> Result<UsageError> {
     let disks = list(inventory, wish);
-    output::print(&disks)?;
+    output::print_with_failure(&disks)?;
     let hint = if disks.is_empty() {
         "no card and no stick is in this machine: put one in, and run the same command again"
             .to_owned()

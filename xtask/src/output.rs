@@ -46,6 +46,14 @@ pub fn print(result: impl fmt::Display) -> Result<()> {
         })
 }
 
+/// Writes what goes with a failure, which stands though nobody reads it.
+pub fn print_with_failure(result: impl fmt::Display) -> Result<()> {
+    match print(result) {
+        Err(error) if error.is::<ReaderGone>() => Ok(()),
+        printed => printed,
+    }
+}
+
 /// Writes a result in a line of its own.
 pub fn print_line(result: impl fmt::Display) -> Result<()> {
     print(format_args!("{result}\n"))

@@ -49,20 +49,20 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         without_controls(&as_text(&board, &findings, &checksum))
     };
-    // A reader that has gone is no reason to call an image good.
-    let printed = output::print(text);
-    match findings.len() {
-        0 => printed,
-        count => Err(Failure::new(
-            format!(
-                "{count} finding{} in {}",
-                if count == 1 { "" } else { "s" },
-                args.image.display()
-            ),
-            "each finding says what to do next",
-        )
-        .into()),
+    if findings.is_empty() {
+        return output::print(text);
     }
+    output::print_with_failure(text)?;
+    let count = findings.len();
+    Err(Failure::new(
+        format!(
+            "{count} finding{} in {}",
+            if count == 1 { "" } else { "s" },
+            args.image.display()
+        ),
+        "each finding says what to do next",
+    )
+    .into())
 }
 
 /// Reads an image; what is none was named by mistake.

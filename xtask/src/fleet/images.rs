@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<()> {
     let devices = chosen(&manifest, &args.device)?;
     let bars = Bars::new();
     let step = bars.step("making images");
-    let mut made = Vec::new();
+    let (mut count, mut printed) = (0, Ok(()));
     // Board by board, because what is on one's boot partition is kept in memory.
     for target in manifest.images.keys() {
         let mut base = None;
@@ -48,20 +48,18 @@ pub fn run(args: &Args) -> Result<()> {
             };
             let path = folder.join(whole_file(&device.name));
             make(base, &folder, device, &path)?;
-            made.push(path);
+            // The others are made whether or not anybody reads this.
+            printed = printed.and_then(|()| output::print_line(path.display()));
+            count += 1;
         }
     }
     drop(step);
-    let plural = if made.len() == 1 { "" } else { "s" };
+    let plural = if count == 1 { "" } else { "s" };
     say!(
-        "{} image{plural} ({:.1} s)",
-        made.len(),
+        "{count} image{plural} ({:.1} s)",
         begin.elapsed().as_secs_f64()
     );
-    for path in made {
-        output::print_line(path.display())?;
-    }
-    Ok(())
+    printed
 }
 
 fn chosen<'a>(manifest: &'a Manifest, names: &[String]) -> Result<Vec<&'a Device>> {

@@ -12,7 +12,7 @@ use elf::file::Class;
 use elf::{ElfBytes, ParseError};
 
 use super::root::{MOUNTED, tree};
-use super::units::Units;
+use super::units::{PATH_MAX, Units};
 use super::{Check, Seen, Subject, seen};
 use crate::board::Arch;
 use crate::make::rootfs::AGENT_PATH;
@@ -38,9 +38,6 @@ pub(super) const CHECKS: &[Check] = &[
         look: unit_programs,
     },
 ];
-
-/// Linux takes no longer path.
-const PATH_MAX: usize = 4096;
 
 /// Entries of a program's dynamic section; glibc's largest users have some fifty.
 const ENTRIES_MAX: usize = 256;

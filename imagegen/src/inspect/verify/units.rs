@@ -13,6 +13,9 @@ const DIRECTORIES: [&str; 2] = ["etc/systemd/system", "usr/lib/systemd/system"];
 /// What is started at the beginning and at the end.
 const FIRST: [&str; 3] = ["default.target", "reboot.target", "poweroff.target"];
 
+/// Linux takes no longer path.
+pub(super) const PATH_MAX: usize = 4096;
+
 /// More units than any system has.
 const UNITS_MAX: usize = 4096;
 
@@ -20,7 +23,7 @@ const UNITS_MAX: usize = 4096;
 const UNIT_MAX: usize = 64 << 10;
 
 /// Settings that start another unit. Unlike others, an empty one takes nothing back.
-const PULLS: [&str; 5] = ["Wants", "Requires", "Requisite", "BindsTo", "Upholds"];
+const PULLS: [&str; 4] = ["Wants", "Requires", "BindsTo", "Upholds"];
 
 /// The units of a root.
 pub(super) struct Units<'a> {
@@ -50,19 +53,23 @@ impl<'a> Units<'a> {
     /// The units that are started without being asked for, by name.
     pub(super) fn started(&self) -> impl Iterator<Item = Started> {
         let mut found = BTreeMap::new();
-        let mut seen: BTreeSet<String> = BTreeSet::new();
-        let mut names: Vec<String> = FIRST.map(str::to_owned).into();
+        let mut seen = BTreeSet::from(FIRST.map(str::to_owned));
+        let mut names: Vec<String> = seen.iter().cloned().collect();
         while let Some(name) = names.pop() {
-            if seen.len() == UNITS_MAX || !seen.insert(name.clone()) {
-                continue;
-            }
+            let mut follow = |more: Vec<String>| {
+                for name in more {
+                    if seen.len() < UNITS_MAX && seen.insert(name.clone()) {
+                        names.push(name);
+                    }
+                }
+            };
             let Some(unit) = self.unit(&name) else {
                 continue;
             };
-            names.extend(self.pulled(&name, &unit));
+            follow(self.pulled(&name, &unit));
             // What a unit needs is started even where it is not, for conditions are looked at last.
             if unit.meets_conditions(self.tree) {
-                names.extend(unit.activates(&name));
+                follow(unit.activates(&name));
                 let programs = unit.programs().collect();
                 let path = unit.path;
                 found.insert(name, Started { path, programs });
@@ -149,7 +156,8 @@ impl Unit {
                 let word = command.split_whitespace().next()?;
                 let program = word.trim_start_matches(['@', '-', ':', '+', '!', '|']);
                 let prefix = &word[..word.len() - program.len()];
-                let is_known = program.starts_with('/') && !program.contains(['%', '$', '"']);
+                let is_path = program.starts_with('/') && program.len() < PATH_MAX;
+                let is_known = is_path && !program.contains(['%', '$', '"']);
                 (is_known && !prefix.contains('-')).then(|| program.to_owned())
             })
     }
@@ -187,9 +195,10 @@ impl Unit {
     /// Whether a socket has a service of its own for each connection.
     fn accepts(&self) -> bool {
         let accept = self.values("Accept");
-        accept
-            .last()
-            .is_some_and(|value| ["yes", "true", "on", "1"].contains(value))
+        accept.last().is_some_and(|value| {
+            let value = value.to_ascii_lowercase();
+            ["yes", "y", "true", "t", "on", "1"].contains(&value.as_str())
+        })
     }
 
     /// Whether the files that are a condition of its start can be there.
@@ -211,14 +220,19 @@ fn template_of(name: &str) -> Option<String> {
 }
 
 /// The settings of a unit file, without their sections: no key is in two of them with two meanings that matter here. A line goes on in the
-/// next where it ends with a backslash, comments between them or not.
+/// next where it ends with a backslash that is not escaped by another, comments between them or not.
 fn parse_settings(text: &str) -> Vec<(String, String)> {
     let mut settings = Vec::new();
     let mut line = String::new();
-    let lines = text.lines().map(str::trim);
-    for part in lines.filter(|line| !line.starts_with(['#', ';'])) {
-        if let Some(part) = part.strip_suffix('\\') {
-            line.push_str(part);
+    let lines = text.lines().map(str::trim_start);
+    // The end of the file ends a line that wanted to go on.
+    for part in lines
+        .filter(|line| !line.starts_with(['#', ';']))
+        .chain([""])
+    {
+        let backslashes = part.len() - part.trim_end_matches('\\').len();
+        if backslashes % 2 == 1 {
+            line.push_str(&part[..part.len() - 1]);
             line.push(' ');
             continue;
         }

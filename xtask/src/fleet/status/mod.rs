@@ -61,17 +61,20 @@ pub fn run(args: &Args) -> Result<()> {
     // Who was named is shown alone; beside a list, whoever else is there.
     let others = args.devices.is_empty();
     let rows = rows(&wanted, &found.answers, others);
-    let printed = if args.json {
-        output::print_line(table::json(&rows)?)
-    } else if rows.is_empty() {
-        Ok(())
-    } else {
-        output::print(table::text(&rows))
+    let text = match args.json {
+        true => table::json(&rows)? + "\n",
+        false => table::text(&rows),
     };
+    let verdict = verdict(&rows, &found);
+    if verdict.is_ok() {
+        output::print(text)?;
+    } else if args.json || !rows.is_empty() {
+        output::print_with_failure(text)?;
+    }
     for note in table::other_names(&rows).chain(found.notes.iter().cloned()) {
         say!("note: {note}");
     }
-    verdict(&rows, &found).and(printed)
+    verdict
 }
 
 fn wanted_of(list: &Path) -> Result<Vec<Wanted>> {
