@@ -216,13 +216,8 @@ impl Pmk {
     }
 
     fn parse_hex(text: &[u8]) -> Option<Self> {
-        let mut key = [0; 32];
-        for (byte, pair) in key.iter_mut().zip(text.chunks_exact(2)) {
-            let high = char::from(pair[0]).to_digit(16)?;
-            let low = char::from(pair[1]).to_digit(16)?;
-            *byte = u8::try_from(high << 4 | low).ok()?;
-        }
-        Some(Self(key))
+        let key = decode_hex(str::from_utf8(text).ok()?)?;
+        key.try_into().map(Self).ok()
     }
 }
 
@@ -230,6 +225,18 @@ impl fmt::Debug for Pmk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("<redacted>")
     }
+}
+
+/// The bytes that hexadecimal digits of either case stand for; two make one.
+pub(crate) fn decode_hex(digits: &str) -> Option<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks_exact(2);
+    if !pairs.remainder().is_empty() {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    pairs
+        .map(|pair| u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok())
+        .collect()
 }
 
 fn to_hex(bytes: &[u8]) -> String {

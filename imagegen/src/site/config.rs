@@ -45,7 +45,7 @@ use super::{CountryCode, Hostname, Network, SiteChange, SshKeys};
 use crate::credentials::enterprise::{
     Certificates, Enterprise, EnterpriseError, Password, PrivateKey, Proof, Words,
 };
-use crate::credentials::{Passphrase, Psk, Security, Ssid};
+use crate::credentials::{Passphrase, Psk, Security, Ssid, decode_hex};
 
 /// Why a site.toml is refused: what is wrong in which line, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -557,18 +557,6 @@ impl Desk<'_> {
             hint: hint.to_owned(),
         }
     }
-}
-
-fn decode_hex(digits: &str) -> Option<Vec<u8>> {
-    let digits = digits.as_bytes();
-    let pairs = digits.chunks_exact(2);
-    if !pairs.remainder().is_empty() {
-        return None;
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    pairs
-        .map(|pair| u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok())
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What of a site's files nobody should see, and how the rest is shown.
 
+use crate::credentials::decode_hex;
+
 /// What stands where something is hidden.
 const HIDDEN: &str = "<hidden>";
 
@@ -40,21 +42,10 @@ fn readable_name(value: &str) -> String {
         return String::new();
     };
     match str::from_utf8(&bytes) {
+        Ok("") => String::new(),
         Ok(name) if !name.contains(char::is_control) => format!("    ({name})"),
         _ => format!("    ({})", bytes.escape_ascii()),
     }
-}
-
-/// The bytes that hexadecimal digits stand for, as wpa_supplicant takes a name without quotes.
-pub(crate) fn decode_hex(digits: &str) -> Option<Vec<u8>> {
-    let pairs = digits.as_bytes().chunks_exact(2);
-    if digits.is_empty() || !pairs.remainder().is_empty() {
-        return None;
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    pairs
-        .map(|pair| u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok())
-        .collect()
 }
 
 #[cfg(test)]
@@ -77,6 +68,7 @@ mod tests {
             ("passive_scan=1", "passive_scan=1"),
             ("ssid=\"net\"", "ssid=\"net\""),
             ("ssid=6e6574", "ssid=6e6574    (net)"),
+            ("ssid=", "ssid="),
             ("ssid=E697A5", "ssid=E697A5    (日)"),
             ("ssid=1b5b30", "ssid=1b5b30    (\\x1b[0)"),
             ("no setting", "no setting"),

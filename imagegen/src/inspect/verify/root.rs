@@ -7,9 +7,9 @@ use flate2::read::GzDecoder;
 use liblzma::read::XzDecoder;
 
 use super::{Check, Seen, Subject, seen};
+use crate::credentials::decode_hex;
 use crate::make::modules::ModuleIndex;
 use crate::make::rootfs::FIRMWARE_DIRECTORY;
-use crate::site::secrets::decode_hex;
 use crate::tree::{Content, Node, Tree};
 
 const MODULES_DIRECTORY: &str = "usr/lib/modules";
